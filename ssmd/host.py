@@ -1,0 +1,129 @@
+"""This machine's part in an environment: its files, environment variables, home, time zones and /dev/shm.
+
+The thin shell around `ssmd.environment`, which is pure. `load` is how every program gets its Environment, `key` how it
+gets a key; nothing else in ssmd looks for environment files or reads key files.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import zoneinfo
+from collections.abc import Sequence
+from pathlib import Path
+
+from ssmd import environment as env
+from ssmd.errors import UsageError
+
+SHARED_MEMORY = Path("/dev/shm")
+MAX_SECRET_BYTES = 64 * 1024
+MAX_ENVIRONMENT_BYTES = 1024 * 1024
+
+
+def machine() -> env.Machine:
+    """The facts of this machine that an environment depends on."""
+    writable = SHARED_MEMORY.is_dir() and os.access(SHARED_MEMORY, os.W_OK | os.X_OK)
+    return env.Machine(
+        current=Path.cwd(),
+        home=Path.home(),
+        shared_memory=SHARED_MEMORY if writable else None,
+        has_timezone=_has_timezone,
+    )
+
+
+def _has_timezone(name: str) -> bool:
+    try:
+        zoneinfo.ZoneInfo(name)
+    except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError):
+        return False
+    return True
+
+
+def folders() -> list[Path]:
+    """Where environments are looked for, in this order: here, in the repository, in the installed package."""
+    package = Path(__file__).resolve().parent
+    candidates = [Path.cwd() / "environments", package.parent / "environments", package / "environments"]
+    return [folder for folder in dict.fromkeys(candidates) if folder.is_dir()]
+
+
+def names() -> dict[str, Path]:
+    """Name -> file of every environment that can be given by name; the first folder wins."""
+    found: dict[str, Path] = {}
+    for folder in folders():
+        for path in sorted(folder.glob("*.yaml")):
+            found.setdefault(path.stem, path)
+    return found
+
+
+def find(name_or_path: str | Path) -> Path:
+    """The file of an environment: a path as it is, a name looked up in `folders()`."""
+    text = str(name_or_path)
+    if os.sep in text or text.endswith((".yaml", ".yml")):
+        return Path(text).expanduser()
+    known = names()
+    if text not in known:
+        listed = ", ".join(sorted(known)) or "none"
+        raise UsageError(f"no environment has the name {text!r}", hint=f"known: {listed}; or give the path of a file")
+    return known[text]
+
+
+def load(name_or_path: str | Path, overrides: Sequence[str] = (), *, data: str | Path | None = None) -> env.Environment:
+    """The environment of a name or file, with `key.path=value` overrides; `data` replaces storage.path.
+
+    Raises UsageError (InvalidEnvironment, with every problem, where the file can be read).
+    """
+    path = find(name_or_path)
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_ENVIRONMENT_BYTES).decode("utf-8")
+    except OSError as error:
+        hint = "ssmd env list names the environments that there are"
+        raise UsageError(f"{path}: cannot be read: {error.strerror}", hint=hint) from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: is no UTF-8 text (byte {error.start})") from None
+    if data is not None:
+        # quoted: whatever the folder is called, it is text
+        overrides = [*overrides, "storage.path='" + str(data).replace("'", "''") + "'"]
+    return env.parse(text, machine(), source=str(path), stem=path.stem, overrides=overrides)
+
+
+def secret(source: str) -> str | None:
+    """The secret that a source (`env:A,B` or `file:PATH`) refers to; None if none of its variables is set."""
+    return env.resolve_secret(source, variable=os.environ.get, read=_read_secret_file)
+
+
+def key(environment: env.Environment, name: str) -> dict[str, str]:
+    """The fields of `keys.NAME` with their secrets: all of them, or UsageError naming what is not set.
+
+    A key that is not required and not set gives an empty dict.
+    """
+    entry = environment.keys.get(name)
+    if entry is None:
+        hint = f"add keys.{name} to the environment file: docs/environment.md"
+        raise UsageError(f"environment {environment.name} has no keys.{name}", hint=hint)
+    values = {field: secret(source) for field, source in entry.sources.items()}
+    missing = [field for field, value in values.items() if value is None]
+    if not missing:
+        return {field: value for field, value in values.items() if value is not None}
+    if not entry.required and len(missing) == len(values):
+        return {}
+    wanted = "; ".join(f"{field}: set {_alternatives(entry.sources[field])}" for field in missing)
+    raise UsageError(f"environment {environment.name} needs keys.{name}, which is not set", hint=wanted)
+
+
+def _alternatives(source: str) -> str:
+    return " or ".join(source.partition(":")[2].split(","))
+
+
+def _read_secret_file(path: str) -> tuple[str, int]:
+    """Text and permission bits, both of the file that was opened."""
+    try:
+        with Path(path).expanduser().open("rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise UsageError(f"{path}: is no plain file")
+            return file.read(MAX_SECRET_BYTES).decode("utf-8"), stat.S_IMODE(status.st_mode)
+    except OSError as error:
+        raise UsageError(f"{path}: the secret cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: the secret is no UTF-8 text") from None
