@@ -849,5 +849,13 @@ def _read_secret(path: str, read: Callable[[str], tuple[str, int]]) -> str:
 
 def describe(environment: Environment) -> str:
     """The environment as YAML, defaults and absolute paths filled in. Holds references to secrets, never secrets."""
-    data = environment.model_dump(mode="json", by_alias=True, exclude_none=True)
+    data = _without_empty(environment.model_dump(mode="json", by_alias=True, exclude_none=True))
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _without_empty(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _without_empty(value) for key, value in data.items() if value not in ("", [], {})}
+    if isinstance(data, list):
+        return [_without_empty(value) for value in data]
+    return data

@@ -1,7 +1,7 @@
 """This machine's part in an environment: its files, environment variables, home, time zones and /dev/shm.
 
-The thin shell around `ssmd.environment`, which is pure. `load` is how every program gets its Environment, `key` how it
-gets a key; nothing else in ssmd looks for environment files or reads key files.
+The thin shell around `ssmd.environment`, which is pure. `load` is how every program gets its Environment and
+`secret_reader` how it gets secrets; nothing else in ssmd looks for environment files or reads key files.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import zoneinfo
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ssmd import environment as env
@@ -92,27 +92,37 @@ def secret(source: str) -> str | None:
     return env.resolve_secret(source, variable=os.environ.get, read=_read_secret_file)
 
 
-def key(environment: env.Environment, name: str) -> dict[str, str]:
-    """The fields of `keys.NAME` with their secrets: all of them, or UsageError naming what is not set.
+def secret_reader(environment: env.Environment) -> Callable[[str, str], str]:
+    """A function (key, field) -> secret, which raises UsageError that says what to set where there is none."""
 
-    A key that is not required and not set gives an empty dict.
+    def read(key: str, field: str) -> str:
+        entry = environment.keys.get(key)
+        source = entry.sources.get(field) if entry else None
+        if source is None:
+            hint = f"add keys.{key} with the field {field} to the environment file: docs/environment.md"
+            raise UsageError(f"environment {environment.name} has no keys.{key}.{field}", hint=hint)
+        value = secret(source)
+        if value is None:
+            variables = " or ".join(source.partition(":")[2].split(","))
+            raise UsageError(
+                f"keys.{key}.{field} of environment {environment.name} is not set", hint=f"set {variables}"
+            )
+        return value
+
+    return read
+
+
+def secret_states(environment: env.Environment) -> list[tuple[str, str, str]]:
+    """For each secret of the environment: its key path, its source, and `set` or `not set`.
+
+    Raises UsageError for a file that cannot be read or that others may read.
     """
-    entry = environment.keys.get(name)
-    if entry is None:
-        hint = f"add keys.{name} to the environment file: docs/environment.md"
-        raise UsageError(f"environment {environment.name} has no keys.{name}", hint=hint)
-    values = {field: secret(source) for field, source in entry.sources.items()}
-    missing = [field for field, value in values.items() if value is None]
-    if not missing:
-        return {field: value for field, value in values.items() if value is not None}
-    if not entry.required and len(missing) == len(values):
-        return {}
-    wanted = "; ".join(f"{field}: set {_alternatives(entry.sources[field])}" for field in missing)
-    raise UsageError(f"environment {environment.name} needs keys.{name}, which is not set", hint=wanted)
-
-
-def _alternatives(source: str) -> str:
-    return " or ".join(source.partition(":")[2].split(","))
+    states = []
+    for name, entry in environment.keys.items():
+        for field, source in entry.sources.items():
+            path = f"keys.{name}.fields.{field}" if entry.fields else f"keys.{name}"
+            states.append((path, source, "not set" if secret(source) is None else "set"))
+    return states
 
 
 def _read_secret_file(path: str) -> tuple[str, int]:
