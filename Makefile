@@ -1,0 +1,127 @@
+# ssmd: make builds, make test tests. docs/build.md explains each target.
+
+PYTHON ?= python3
+CC ?= cc
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(VENV)/bin/pip --disable-pip-version-check -q
+PYTEST_ARGS ?=
+FUZZ_RUNS ?= 20000
+
+C_SOURCES := $(wildcard csrc/*.c)
+C_HEADERS := $(wildcard csrc/*.h)
+C_DECLARATIONS := $(wildcard csrc/cdef/*.h) csrc/build_ffi.py
+C_OBJECTS := $(C_SOURCES:csrc/%.c=build/lib/%.o)
+C_FORMATTED := $(sort $(C_SOURCES) $(C_HEADERS) $(wildcard csrc/tests/*.[ch] csrc/fuzz/*.[ch] benchmarks/*.[ch]))
+LIB_CFLAGS := -std=gnu11 -O3 -fPIC -fvisibility=hidden -fno-semantic-interposition -pthread -Wall -Wextra
+STRICT_CFLAGS := -std=gnu11 -O2 -Icsrc -pthread -Wall -Wextra -Wconversion -Wshadow -Werror
+PY_FOLDERS := $(wildcard ssmd tests benchmarks csrc/build_ffi.py setup.py)
+
+.PHONY: all test test-c check check-rest lint lint-python lint-c lint-types sanitize fuzz wheel-test slow bench clean distclean
+.DELETE_ON_ERROR:
+
+all: $(VENV)/.built build/libssmd.so
+	@echo "ssmd is built. Record something: ./scripts/run-kalshi.sh"
+
+# ---- build -----------------------------------------------------------------------------------------------------------
+
+$(VENV)/.venv:
+	@scripts/check-machine.sh "$(PYTHON)" "$(CC)"
+	@echo "Making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# The package, editable, with its C module in place (ssmd/_native.abi3.so).
+$(VENV)/.built: $(VENV)/.venv pyproject.toml setup.py $(C_SOURCES) $(C_HEADERS) $(C_DECLARATIONS)
+	@echo "Installing ssmd and what it needs into $(VENV)"
+	@$(PIP) install "setuptools>=77" "cffi>=2.0"
+	@CC="$(CC)" $(PIP) install --no-build-isolation -e .
+	@touch $@
+
+# .test, .dev, .bench: the extras of pyproject.toml, without building the package again.
+$(VENV)/.%: pyproject.toml | $(VENV)/.built
+	@$(PY) -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	    print("\n".join(project["optional-dependencies"]["$*"]))' >$(VENV)/$*.txt
+	@$(PIP) install -r $(VENV)/$*.txt
+	@touch $@
+
+build/lib/%.o: csrc/%.c
+	@mkdir -p $(@D)
+	@$(CC) $(LIB_CFLAGS) -MMD -MP -c -o $@ $<
+
+build/libssmd.so: $(C_OBJECTS)
+	@$(CC) -shared -pthread -o $@ $^
+
+-include $(C_OBJECTS:.o=.d)
+
+# ---- tests -----------------------------------------------------------------------------------------------------------
+
+# One run of pytest: the C unit tests are tests of it (tests/test_csrc.py). It ends with a list of what was not run.
+test: all $(VENV)/.test
+	@scripts/install-test-tools.sh test
+	$(PY) -m pytest -m "not slow and not wheel" $(PYTEST_ARGS)
+
+test-c:
+	$(MAKE) -C csrc/tests check
+
+slow: all $(VENV)/.test
+	$(PY) -m pytest -m slow $(PYTEST_ARGS)
+
+wheel-test: all $(VENV)/.test
+	$(PY) -m pytest -m wheel $(PYTEST_ARGS)
+
+# ---- checks ----------------------------------------------------------------------------------------------------------
+
+check: test check-rest
+
+# What `make check` does beyond `make test`.
+check-rest: check-tools lint sanitize fuzz wheel-test
+
+.PHONY: check-tools
+check-tools:
+	@scripts/install-test-tools.sh check
+
+lint: lint-python lint-types lint-c
+
+lint-python: all $(VENV)/.test $(VENV)/.dev
+	$(PY) -m ruff check $(PY_FOLDERS)
+	$(PY) -m ruff format --check $(PY_FOLDERS)
+	$(PY) -m pytest tests/test_layers.py
+
+lint-types: all $(VENV)/.test $(VENV)/.dev
+	$(PY) -m mypy
+
+lint-c: $(C_SOURCES:csrc/%.c=build/strict/gcc/%.o) $(C_SOURCES:csrc/%.c=build/strict/clang/%.o)
+	clang-format --dry-run -Werror $(C_FORMATTED)
+	clang-tidy --quiet $(C_SOURCES) -- -std=gnu11 -Icsrc
+
+# Every warning that style asks for is an error, with two compilers.
+build/strict/gcc/%.o: csrc/%.c $(C_HEADERS)
+	@mkdir -p $(@D)
+	gcc $(STRICT_CFLAGS) -c -o $@ $<
+
+build/strict/clang/%.o: csrc/%.c $(C_HEADERS)
+	@mkdir -p $(@D)
+	clang $(STRICT_CFLAGS) -c -o $@ $<
+
+sanitize:
+	$(MAKE) -C csrc/tests asan
+	$(MAKE) -C csrc/tests tsan
+	$(MAKE) -C csrc/tests tsan-planted
+
+fuzz:
+	$(MAKE) -C csrc/tests -f fuzz.mk fuzz RUNS=$(FUZZ_RUNS)
+
+# ---- the rest --------------------------------------------------------------------------------------------------------
+
+bench: all $(VENV)/.bench
+	$(PY) benchmarks/run.py $(BENCH_ARGS)
+
+# Captured data is never touched.
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis csrc/build
+	rm -f ssmd/_native.* $(VENV)/.built
+	find ssmd tests benchmarks csrc -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+distclean: clean
+	rm -rf $(VENV)

@@ -1,0 +1,57 @@
+"""What all tests share: the folder of shared data, and the rule that nothing is skipped silently.
+
+The last section of a run lists every test that was not run with its reason, and how many a marker left out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+LEFT_OUT = pytest.StashKey[Counter[str]]()
+HOW_TO_RUN = {"slow": "make slow", "wheel": "make wheel-test"}
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The repository's folder."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with real frames of exchanges, which stays outside of the repository: SSMD_SHARED or ../shared."""
+    folder = Path(os.environ.get("SSMD_SHARED", REPOSITORY.parent / "shared"))
+    if not (folder / "kalshi" / "frames.jsonl").is_file():
+        pytest.skip("no captured frames here: set SSMD_SHARED to the folder that holds kalshi/frames.jsonl")
+    return folder
+
+
+def pytest_deselected(items: Iterable[pytest.Item]) -> None:
+    for item in items:
+        counter = item.config.stash.setdefault(LEFT_OUT, Counter())
+        marker = next((name for name in HOW_TO_RUN if item.get_closest_marker(name)), "chosen on the command line")
+        counter[marker] += 1
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    not_run: dict[str, int] = {}
+    for report in terminalreporter.stats.get("skipped", []):
+        where = report.nodeid.partition("::")[0]
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        line = f"{where}: {reason.removeprefix('Skipped: ')}"
+        not_run[line] = not_run.get(line, 0) + 1
+    for marker, count in config.stash.get(LEFT_OUT, Counter()).items():
+        hint = f"run them with `{HOW_TO_RUN[marker]}`" if marker in HOW_TO_RUN else "left out by the arguments"
+        not_run[f"marked {marker}: {hint}"] = count
+    if not_run:
+        terminalreporter.section("not run")
+        for line, count in sorted(not_run.items()):
+            terminalreporter.write_line(f"{count} test{'s' if count > 1 else ''} not run, {line}")
+    else:
+        terminalreporter.write_line("everything was run")
