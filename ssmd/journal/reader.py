@@ -1,0 +1,292 @@
+"""Reads journals: segments in order, batches as far as they are proved, records as far as they are wanted.
+
+For: programs that read what is stored (cat, verify, export ...). Not for: waiting for more (`follow`), mending
+(`recover`). Invariant: a record of a sealed segment is given out only after the checkpoint behind it has proved its
+batch; of an open segment also the whole, valid records behind the last checkpoint, its normal tail. Damage never
+raises: it is listed in `damage`, the rest of that segment is left out, and the next segment is read.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ssmd.journal.paths import Segment, State
+from ssmd.journal.source import CHUNK_BYTES, CompressionError, SegmentSource
+from ssmd.native.walk import (
+    FAULT_CRC,
+    FAULT_INCOMPLETE,
+    FAULT_NONE,
+    FAULT_UNSEALED,
+    STATUS_DAMAGED,
+    STATUS_OK,
+    Filter,
+    View,
+    ViewReader,
+    Walk,
+    fault_text,
+)
+
+KIND_NAMES = (
+    "unparsed",
+    "trade",
+    "ticker",
+    "book_snapshot",
+    "status",
+    "index",
+    "control",
+    "gap",
+    "connection",
+    "clock",
+    "checkpoint",
+)
+_BOOK = 3
+_SKIP_MARGIN_NS = 60 * 1_000_000_000  # wall clocks step: no segment is skipped by time closer than this
+_HALF_WRITTEN_S = 0.05  # one write of the flusher is on its way for less than this
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Stored bytes that do not check out: nothing from `offset` on was given out."""
+
+    segment: Path
+    offset: int  # in the segment (of a compressed one: in its bytes before compression)
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.segment}: offset {self.offset}: {self.what}"
+
+
+class Batch(NamedTuple):
+    """Whole, valid records: data[start:stop], which begins at `offset` of its segment."""
+
+    data: bytes
+    start: int
+    stop: int
+    offset: int
+    proved: bool  # a checkpoint vouches for it; False only in the tail of an open segment
+
+
+class Record:
+    """One record of a journal. The body is decoded when it is asked for, not before."""
+
+    __slots__ = ("_at", "_data", "segment", "view")
+
+    def __init__(self, segment: Segment, view: View, data: bytes, at: int) -> None:
+        self.segment = segment
+        self.view = view
+        self._data = data
+        self._at = at
+
+    @property
+    def raw(self) -> bytes:
+        """The record's own bytes: one Cap'n Proto message."""
+        return self._data[self._at : self._at + self.view.length]
+
+    @property
+    def frame(self) -> bytes | None:
+        """The exchange's bytes, or None where the record has none."""
+        view = self.view
+        start = self._at + view.frame_at
+        return self._data[start : start + view.frame_bytes] if view.frame_at else None
+
+    @property
+    def market(self) -> str | None:
+        view = self.view
+        start = self._at + view.market_at
+        return self._data[start : start + view.market_bytes].decode("utf-8", "replace") if view.market_at else None
+
+    @property
+    def kind(self) -> str:
+        return kind_name(self.view)
+
+    def read(self) -> Any:
+        """The pycapnp reader of the whole record (`ssmd.records.read`)."""
+        from ssmd import records  # pycapnp costs 50 ms at start: only who looks inside pays
+
+        return records.read(self.raw)
+
+    def json(self) -> dict[str, Any]:
+        """The object that `ssmd cat --format json` prints."""
+        from ssmd import records
+
+        return records.to_json(records.read(self.raw))
+
+    def __repr__(self) -> str:
+        v = self.view
+        return f"<Record {v.number} {self.kind} connection={v.connection} sid={v.sid} seq={v.seq} at {v.offset}>"
+
+
+def kind_name(view: View) -> str:
+    """The kind as the tools name it; kinds of a later schema are `kind_N`."""
+    if view.kind == _BOOK and view.sub == 1:
+        return "book_delta"
+    return KIND_NAMES[view.kind] if view.kind < len(KIND_NAMES) else f"kind_{view.kind}"
+
+
+class SegmentReader:
+    """Batches of one segment. `poll` until None, then `finish` once; or, on a growing file, `poll` again later."""
+
+    def __init__(self, segment: Segment, *, live: bool = False) -> None:
+        self.source = SegmentSource(segment)
+        self.segment = self.source.segment
+        self.walk = Walk()
+        self.damage: Damage | None = None
+        self._live = live
+        self._rest = b""  # bytes that were read and not given out
+        self._given = 0  # offset of the first of them
+
+    def close(self) -> None:
+        self.source.close()
+
+    def poll(self) -> Batch | None:
+        """The next batch, None when there is none now. A live reader is also given the unproved tail."""
+        while self.damage is None:
+            try:
+                chunk = self.source.read(max(CHUNK_BYTES, len(self._rest)))
+            except CompressionError as error:
+                self._damaged(self.walk.good_offset, str(error))
+                return None
+            if not chunk:
+                return self._give(self.walk.offset, proved=False) if self._live else None
+            batch = self._take(chunk)
+            if batch is not None:
+                return batch
+        return None
+
+    def finish(self, sealed: bool | None = None) -> Batch | None:
+        """No more bytes will come: the unproved tail of an open segment if there is one, and the judgement."""
+        if self.damage is not None:
+            return None
+        sealed = self.segment.sealed if sealed is None else sealed
+        left = self.left
+        tail = None if sealed else self._give(self.walk.offset, proved=False, keep=True)
+        if self.walk.end(left, sealed) == STATUS_DAMAGED:
+            self._fault(left)
+        return tail
+
+    @property
+    def left(self) -> int:
+        """Bytes that were read behind the last whole record."""
+        return self._given + len(self._rest) - self.walk.offset
+
+    def retreat(self) -> None:
+        """Back to the last good checkpoint: the file was cut there."""
+        self.walk.rewind()
+        self._rest = b""
+        self._given = self.walk.good_offset
+        self.source.seek(self._given)
+
+    def _take(self, chunk: bytes) -> Batch | None:
+        self._rest = self._rest + chunk if self._rest else chunk
+        status = STATUS_OK
+        while status == STATUS_OK:
+            status = self.walk.next(self._rest, self.walk.offset - self._given)
+        batch = self._give(self.walk.good_offset, proved=True)
+        if status == STATUS_DAMAGED:
+            self._fault(0)
+        return batch
+
+    def _give(self, to: int, *, proved: bool, keep: bool = False) -> Batch | None:
+        n = to - self._given
+        if n <= 0:
+            return None
+        batch = Batch(self._rest, 0, n, self._given, proved)
+        if not keep:
+            self._rest = self._rest[n:]
+            self._given = to
+        return batch
+
+    def _fault(self, left: int) -> None:
+        self._damaged(self.walk.fault_offset, describe(self.walk, left, self.segment.sealed))
+
+    def _damaged(self, offset: int, what: str) -> None:
+        self.damage = Damage(self.segment.path, offset, what)
+
+
+def describe(walk: Walk, left: int, sealed: bool) -> str:
+    """A walk's fault in a sentence; `left` bytes follow its last whole record where the segment just ends."""
+    text = fault_text(walk.fault)
+    good = walk.good_offset
+    if walk.fault == FAULT_INCOMPLETE:
+        return f"{text} of {left} bytes at the end of {'the' if sealed else 'an open'} segment" + (
+            f"; the last good checkpoint ends at {good}" if sealed else ""
+        )
+    if walk.fault == FAULT_CRC:
+        return f"{text}: the {walk.offset - good} bytes from here to the checkpoint at {walk.offset} cannot be trusted"
+    if walk.fault == FAULT_UNSEALED:
+        lost = walk.at.records - walk.good.records
+        return f"{text}" + (f"; {lost} records after the last checkpoint cannot be trusted" if lost else "")
+    return f"{text}; the last good checkpoint ends at {good}"
+
+
+class Reader:
+    """Records of segments, in order. Damage is collected in `damage` on the way."""
+
+    def __init__(self, segments: Iterable[Segment], wanted: Filter | None = None) -> None:
+        self.wanted = wanted or Filter()
+        self.segments = select(list(segments), self.wanted.from_ns, self.wanted.to_ns)
+        self.damage: list[Damage] = []
+
+    def __iter__(self) -> Iterator[Record]:
+        views = ViewReader(self.wanted)
+        for segment in self.segments:
+            for batch in self.batches(segment):
+                yield from records_of(segment, batch, views)
+
+    def batches(self, segment: Segment) -> Iterator[Batch]:
+        """The batches of one segment; its damage is in `damage` after the last."""
+        reader = SegmentReader(segment)
+        try:
+            yield from _all_batches(reader)
+        finally:
+            reader.close()
+        if reader.damage is not None:
+            self.damage.append(reader.damage)
+
+
+def _all_batches(reader: SegmentReader) -> Iterator[Batch]:
+    while (batch := reader.poll()) is not None:
+        yield batch
+    if reader.segment.state == State.OPEN and reader.damage is None and reader.left:
+        # The flusher may be in the middle of a write: what looks cut now is whole a moment later.
+        time.sleep(_HALF_WRITTEN_S)
+        while (batch := reader.poll()) is not None:
+            yield batch
+    tail = reader.finish()
+    if tail is not None:
+        yield tail
+
+
+def records_of(segment: Segment, batch: Batch, views: ViewReader) -> Iterator[Record]:
+    """The records of a batch that pass the filter of `views`."""
+    data, at, stop, offset, _ = batch
+    while at < stop:
+        found, used = views.read(data, at, stop, offset)
+        shift = at - offset
+        for view in found:
+            yield Record(segment, view, data, view.offset + shift)
+        if used == 0:
+            raise AssertionError("a batch holds whole, valid records only")
+        at += used
+        offset += used
+
+
+def select(segments: list[Segment], from_ns: int, to_ns: int) -> list[Segment]:
+    """The segments that can hold records from `from_ns` up to `to_ns`, by the times in their names."""
+    kept = []
+    for i, segment in enumerate(segments):
+        after = segments[i + 1] if i + 1 < len(segments) else None
+        ends_before = (
+            after is not None
+            and after.journal == segment.journal
+            and after.start_ns > 0
+            and after.start_ns + _SKIP_MARGIN_NS <= from_ns
+        )
+        starts_after = segment.start_ns > 0 and segment.start_ns - _SKIP_MARGIN_NS >= to_ns
+        if not ends_before and not starts_after:
+            kept.append(segment)
+    return kept

@@ -1,0 +1,101 @@
+"""The bytes of a segment file, chunk by chunk, whatever its form: sealed, open, or compressed.
+
+For: opening, decompressing, and translating foreign errors. Not for: knowing what the bytes mean.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+from ssmd.errors import StorageError
+from ssmd.journal.paths import COMPRESSED, SEALED, Segment, State, segment_of
+
+CHUNK_BYTES = 1 << 20
+_NUMBER_AT = 16  # SSMD_RECORD_NUMBER
+
+
+class CompressionError(StorageError):
+    """A compressed segment does not decompress any further: its stored bytes are damaged."""
+
+
+class SegmentSource:
+    """An open segment file: bytes in order, b"" at the present end (an open segment may have more later).
+
+    A segment may be sealed or compressed between being listed and being opened: it is then taken under its new name,
+    which stands in `segment`.
+    """
+
+    def __init__(self, segment: Segment) -> None:
+        self.segment, self._file = _open(segment)
+        self._path = self.segment.path
+        self._read: Callable[[int], bytes | None] = self._file.read
+        if self.segment.state == State.COMPRESSED:
+            self._read = _decompressed(self._file, self._path)
+
+    def read(self, size: int) -> bytes:
+        """At most `size` bytes."""
+        try:
+            return self._read(size) or b""
+        except OSError as error:
+            raise StorageError(f"{self._path}: {error.strerror}") from error
+
+    def size_bytes(self) -> int:
+        """Size of the file now."""
+        return os.fstat(self._file.fileno()).st_size
+
+    def seek(self, offset: int) -> None:
+        """Goes on reading from `offset` (files that are not compressed)."""
+        self._file.seek(offset)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> SegmentSource:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _open(segment: Segment) -> tuple[Segment, io.FileIO]:
+    later = [name for name in (SEALED, COMPRESSED) if not segment.path.name.endswith(name)]
+    for path in (segment.path, *map(segment.beside, later)):
+        try:
+            file = open(path, "rb", buffering=0)  # noqa: SIM115 (closed by SegmentSource.close)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise StorageError(f"{path}: {error.strerror}") from error
+        return segment_of(path) or segment, file
+    raise StorageError(f"{segment.path}: it is gone")
+
+
+def _decompressed(file: io.FileIO, path: Path) -> Callable[[int], bytes]:
+    import zstandard  # only where a compressed segment is read: it costs 14 ms
+
+    reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
+
+    def read(size: int) -> bytes:
+        try:
+            data: bytes = reader.read(size)
+        except zstandard.ZstdError as error:
+            raise CompressionError(f"{path}: {error}") from error
+        return data
+
+    return read
+
+
+def first_number(segment: Segment) -> int:
+    """Number of the first record by its bytes, 0 where there is none."""
+    try:
+        with SegmentSource(segment) as source:
+            head = source.read(_NUMBER_AT + 8)
+    except StorageError:
+        return 0
+    return int.from_bytes(head[_NUMBER_AT:], "little") if len(head) == _NUMBER_AT + 8 else 0
