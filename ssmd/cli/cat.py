@@ -5,15 +5,14 @@ Starts fast (no pycapnp for --format frame or capnp) and filters in C before any
 
 from __future__ import annotations
 
-import os
+import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 
-import configargparse
-
-from ssmd.errors import EXIT_INCOMPLETE, EXIT_OK, EXIT_USAGE, DamageError, SsmdError
+from ssmd.cli import options
+from ssmd.errors import EXIT_INCOMPLETE, EXIT_OK, DamageError, UsageError
 from ssmd.journal.follow import Follower
 from ssmd.journal.paths import find
 from ssmd.journal.reader import Damage, Reader, Record
@@ -23,13 +22,10 @@ from ssmd.native.walk import ALL_KINDS, FIRST_NS, KIND_BITS, LAST_NS, Filter
 _NAPS_S = (0.02, 0.05, 0.1, 0.25, 0.5)
 
 
-def parser() -> configargparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     """The options of `ssmd cat`."""
-    p = configargparse.ArgumentParser(
-        prog="ssmd cat",
-        description="Print the records of a journal: sealed, compressed and open segments, in order.",
-        epilog="Exit codes: 0 all was read; 1 damage was met (said on stderr, all before it was printed); 2 usage.",
-    )
+    p = options.parser("cat", "Print the records of a journal: sealed, compressed and open segments, in order.")
+    p.epilog = "Exit codes: 0 all was read; 1 damage was met (said on stderr; all before it was printed); 2 usage."
     p.add_argument("paths", nargs="+", metavar="PATH", help="segment files, folders or globs")
     p.add_argument(
         "--kind",
@@ -53,15 +49,9 @@ def kind_mask(names: Sequence[str] | None) -> int:
     for name in ",".join(names).split(","):
         bits = KIND_BITS["book_snapshot"] | KIND_BITS["book_delta"] if name == "book" else KIND_BITS.get(name)
         if bits is None:
-            raise UsageProblem(f"--kind {name}: there is no such kind; known: {' '.join(KIND_BITS)} book")
+            raise UsageError(f"--kind {name}: there is no such kind", hint=f"known: {' '.join(KIND_BITS)} book")
         mask |= bits
     return mask
-
-
-class UsageProblem(SsmdError):
-    """An option of the command line makes no sense."""
-
-    exit_code = EXIT_USAGE
 
 
 Printer = Callable[[Record], bytes]
@@ -92,31 +82,23 @@ def _as_capnp(record: Record) -> bytes:
 _PRINTERS: dict[str, Printer] = {"json": _as_json, "frame": _as_frame, "capnp": _as_capnp}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; gives its exit code."""
-    options = parser().parse_args(argv)
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command; gives its exit code. Raises SsmdError for what the user can mend."""
+    given = parser().parse_args(arguments)
+    wanted = Filter(
+        kinds=kind_mask(given.kind),
+        from_ns=parse_time(given.from_time) if given.from_time else FIRST_NS,
+        to_ns=parse_time(given.to_time) if given.to_time else LAST_NS,
+        markets=tuple(given.market or ()),
+    )
+    damage: list[Damage] = []
+    records = (_followed if given.follow else _stored)(given.paths, wanted, damage)
     try:
-        wanted = Filter(
-            kinds=kind_mask(options.kind),
-            from_ns=parse_time(options.from_time) if options.from_time else FIRST_NS,
-            to_ns=parse_time(options.to_time) if options.to_time else LAST_NS,
-            markets=tuple(options.market or ()),
-        )
-        damage: list[Damage] = []
-        if options.follow:
-            records = _followed(options.paths, wanted, damage)
-        else:
-            records = _stored(options.paths, wanted, damage)
-        _print(records, _PRINTERS[options.format], sys.stdout.buffer)
-        return EXIT_INCOMPLETE if damage else EXIT_OK
-    except BrokenPipeError:
-        _mute_stdout()
-        return EXIT_OK
+        _print(records, _PRINTERS[given.format], sys.stdout.buffer)
     except KeyboardInterrupt:
-        return EXIT_OK
-    except SsmdError as error:
-        print(f"ssmd cat: {error}", file=sys.stderr)
-        return error.exit_code
+        if not given.follow:
+            raise
+    return EXIT_INCOMPLETE if damage else EXIT_OK
 
 
 def _stored(paths: Sequence[str], wanted: Filter, damage: list[Damage]) -> Iterator[Record]:
@@ -154,8 +136,3 @@ def _print(records: Iterator[Record], printer: Printer, out: BinaryIO) -> None:
     for record in records:
         out.write(printer(record))
     out.flush()
-
-
-def _mute_stdout() -> None:
-    """The reader of our output left: what is still buffered must not raise again at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

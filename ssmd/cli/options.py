@@ -7,11 +7,12 @@ The only importer of ConfigArgParse.
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 import configargparse
 
-from ssmd import host
-from ssmd.environment import Environment
+if TYPE_CHECKING:
+    from ssmd.environment import Environment
 
 ENVIRONMENT_VARIABLE_PREFIX = "SSMD_"
 
@@ -50,6 +51,8 @@ def add_changes(made: argparse.ArgumentParser) -> None:
 
 def load(options: argparse.Namespace) -> Environment:
     """The environment that -e, --data and --set ask for. Raises UsageError."""
+    from ssmd import host  # brings pydantic, 0.1 s: not for commands that need no environment
+
     return host.load(options.environment, options.set, data=options.data)
 
 

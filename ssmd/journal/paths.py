@@ -86,7 +86,9 @@ def segment_stem(start_ns: int, first_number: int) -> str:
     return f"{moment:%Y%m%dT%H%M%SZ}-{first_number:012d}"
 
 
-def segment_path(root: Path, start_ns: int, first_number: int, suffix: str = SEALED, *, day: date | None = None) -> Path:
+def segment_path(
+    root: Path, start_ns: int, first_number: int, suffix: str = SEALED, *, day: date | None = None
+) -> Path:
     """Where a segment of the journal at `root` belongs; `day` where the schedule's day is not the UTC day."""
     folder = day or datetime.fromtimestamp(start_ns // _NS, UTC).date()
     return root / f"{folder:%Y-%m-%d}" / (segment_stem(start_ns, first_number) + suffix)
@@ -135,9 +137,7 @@ def _each(paths: Iterable[str | Path], must_exist: bool) -> Iterator[Segment]:
             if segment is not None:
                 yield segment
             elif not _is_magic(Path(path)):
-                raise UsageError(
-                    f"{entry} is not a segment", hint=f"segments end in {SEALED}, {COMPRESSED} or {OPEN}"
-                )
+                raise UsageError(f"{entry} is not a segment", hint=f"segments end in {SEALED}, {COMPRESSED} or {OPEN}")
 
 
 def _is_magic(path: Path) -> bool:

@@ -19,7 +19,6 @@ from ssmd.journal.source import CHUNK_BYTES, CompressionError, SegmentSource
 from ssmd.native.walk import (
     FAULT_CRC,
     FAULT_INCOMPLETE,
-    FAULT_NONE,
     FAULT_UNSEALED,
     STATUS_DAMAGED,
     STATUS_OK,

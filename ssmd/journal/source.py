@@ -67,7 +67,7 @@ def _open(segment: Segment) -> tuple[Segment, io.FileIO]:
     later = [name for name in (SEALED, COMPRESSED) if not segment.path.name.endswith(name)]
     for path in (segment.path, *map(segment.beside, later)):
         try:
-            file = open(path, "rb", buffering=0)  # noqa: SIM115 (closed by SegmentSource.close)
+            file = path.open("rb", buffering=0)
         except FileNotFoundError:
             continue
         except OSError as error:
