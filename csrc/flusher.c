@@ -51,7 +51,7 @@ struct ssmd_flusher {
     bool unsynced;
     bool sync_failed; /* nothing is written before a sync succeeds */
 
-    ssmd_fault fault; /* of the last step */
+    ssmd_segment_fault fault; /* of the last step */
     ssmd_flusher_status status;
 
     _Atomic int stop;
@@ -141,10 +141,10 @@ static void commit(ssmd_flusher *flusher)
 
 /* ---- sync and seal -------------------------------------------------------------------------- */
 
-static ssmd_checkpoint checkpoint_now(const ssmd_flusher *flusher, bool final)
+static ssmd_segment_mark checkpoint_now(const ssmd_flusher *flusher, bool final)
 {
-    return (ssmd_checkpoint){flusher->commit.last_number, flusher->commit.last_recv_ns, flusher->commit.max_connection,
-                             final};
+    return (ssmd_segment_mark){flusher->commit.last_number, flusher->commit.last_recv_ns,
+                               flusher->commit.max_connection, final};
 }
 
 static void count_sync(ssmd_flusher *flusher, int64_t began_ns)
@@ -160,7 +160,7 @@ static void count_sync(ssmd_flusher *flusher, int64_t began_ns)
 
 static int sync_now(ssmd_flusher *flusher)
 {
-    ssmd_checkpoint checkpoint = checkpoint_now(flusher, false);
+    ssmd_segment_mark checkpoint = checkpoint_now(flusher, false);
     int64_t began_ns = monotonic_ns(flusher);
     int status = ssmd_segment_sync(&flusher->segment, &checkpoint, &flusher->fault);
     flusher->sync_failed = status != SSMD_OK;
@@ -174,7 +174,7 @@ static int sync_now(ssmd_flusher *flusher)
 
 static int seal_now(ssmd_flusher *flusher)
 {
-    ssmd_checkpoint checkpoint = checkpoint_now(flusher, true);
+    ssmd_segment_mark checkpoint = checkpoint_now(flusher, true);
     int64_t began_ns = monotonic_ns(flusher);
     int status = ssmd_segment_seal(&flusher->segment, &checkpoint, &flusher->fault);
     if (status != SSMD_OK)
@@ -213,8 +213,8 @@ typedef struct span {
 
 static int ring_damaged(ssmd_flusher *flusher)
 {
-    flusher->fault = (ssmd_fault){SSMD_DAMAGED, 0, SSMD_WHAT_RING, (int64_t)ssmd_ring_tail(flusher->ring),
-                                  (int64_t)ssmd_ring_head(flusher->ring)};
+    flusher->fault = (ssmd_segment_fault){SSMD_DAMAGED, 0, SSMD_WHAT_RING, (int64_t)ssmd_ring_tail(flusher->ring),
+                                          (int64_t)ssmd_ring_head(flusher->ring)};
     return SSMD_DAMAGED;
 }
 
@@ -395,7 +395,7 @@ void ssmd_flusher_status_load(const ssmd_flusher *flusher, ssmd_flusher_status *
 
 int ssmd_flusher_fault(const ssmd_flusher *flusher, ssmd_error *error)
 {
-    const ssmd_fault *fault = &flusher->fault;
+    const ssmd_segment_fault *fault = &flusher->fault;
     if (flusher->status.status == SSMD_OK)
         return ssmd_error_set(error, SSMD_OK, 0, 0, 0, "");
     return ssmd_error_set(error, fault->status, fault->sys_errno, fault->value, fault->expected,
@@ -505,7 +505,7 @@ int ssmd_flusher_join(ssmd_flusher *flusher)
 
 /* ---- open ------------------------------------------------------------------------------------ */
 
-static int open_error(ssmd_error *error, const ssmd_fault *fault)
+static int open_error(ssmd_error *error, const ssmd_segment_fault *fault)
 {
     return ssmd_error_set(error, fault->status, fault->sys_errno, fault->value, fault->expected,
                           ssmd_flusher_what_text(fault->what));

@@ -48,13 +48,13 @@ const char *ssmd_flusher_what_text(uint32_t what)
     return what < SSMD_WHAT_COUNT ? TEXTS[what] : "unknown";
 }
 
-static int fail(ssmd_fault *fault, int status, int64_t code, uint32_t what, int64_t value, int64_t expected)
+static int fail(ssmd_segment_fault *fault, int status, int64_t code, uint32_t what, int64_t value, int64_t expected)
 {
-    *fault = (ssmd_fault){status, (int32_t)-code, what, value, expected};
+    *fault = (ssmd_segment_fault){status, (int32_t)-code, what, value, expected};
     return status;
 }
 
-static int io_fail(ssmd_fault *fault, int64_t code, uint32_t what)
+static int io_fail(ssmd_segment_fault *fault, int64_t code, uint32_t what)
 {
     return fail(fault, SSMD_IO, code, what, 0, 0);
 }
@@ -193,7 +193,7 @@ static int64_t own_size(const ssmd_segment *segment, int form)
 
 /* ---- folders ------------------------------------------------------------------------------ */
 
-static int sync_folder(const ssmd_segment *segment, const char *path, ssmd_fault *fault)
+static int sync_folder(const ssmd_segment *segment, const char *path, ssmd_segment_fault *fault)
 {
     const ssmd_file_ops *ops = segment->ops;
     int fd = ops->open(ops->context, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
@@ -205,7 +205,7 @@ static int sync_folder(const ssmd_segment *segment, const char *path, ssmd_fault
 }
 
 /* The names on the disk: that of the day's folder in the root, that of the file in the folder. */
-static int sync_names(ssmd_segment *segment, ssmd_fault *fault)
+static int sync_names(ssmd_segment *segment, ssmd_segment_fault *fault)
 {
     char path[SSMD_PATH_BYTES];
     if (segment->root_dirty) {
@@ -226,7 +226,7 @@ static int sync_names(ssmd_segment *segment, ssmd_fault *fault)
 
 /* ---- bytes -------------------------------------------------------------------------------- */
 
-static int write_all(ssmd_segment *segment, const uint8_t *data, uint64_t n, uint64_t offset, ssmd_fault *fault)
+static int write_all(ssmd_segment *segment, const uint8_t *data, uint64_t n, uint64_t offset, ssmd_segment_fault *fault)
 {
     const ssmd_file_ops *ops = segment->ops;
     for (uint64_t done = 0; done < n;) {
@@ -240,7 +240,7 @@ static int write_all(ssmd_segment *segment, const uint8_t *data, uint64_t n, uin
     return SSMD_OK;
 }
 
-static int read_all(ssmd_segment *segment, uint8_t *data, uint64_t n, uint64_t offset, ssmd_fault *fault)
+static int read_all(ssmd_segment *segment, uint8_t *data, uint64_t n, uint64_t offset, ssmd_segment_fault *fault)
 {
     const ssmd_file_ops *ops = segment->ops;
     for (uint64_t done = 0; done < n;) {
@@ -257,7 +257,7 @@ static int read_all(ssmd_segment *segment, uint8_t *data, uint64_t n, uint64_t o
 }
 
 /* Cuts what stands beyond offset. */
-static int settle(ssmd_segment *segment, ssmd_fault *fault)
+static int settle(ssmd_segment *segment, ssmd_segment_fault *fault)
 {
     if (!segment->overhang)
         return SSMD_OK;
@@ -269,7 +269,7 @@ static int settle(ssmd_segment *segment, ssmd_fault *fault)
 }
 
 /* Reads what came after the last checkpoint and compares its CRC; with `again` writes it back in place. */
-static int check_bytes(ssmd_segment *segment, bool again, ssmd_fault *fault)
+static int check_bytes(ssmd_segment *segment, bool again, ssmd_segment_fault *fault)
 {
     uint32_t crc = 0;
     for (uint64_t at = segment->checkpoint_offset; at < segment->offset;) {
@@ -287,7 +287,8 @@ static int check_bytes(ssmd_segment *segment, bool again, ssmd_fault *fault)
     return SSMD_OK;
 }
 
-int ssmd_segment_append(ssmd_segment *segment, const uint8_t *data, uint64_t n, uint64_t records, ssmd_fault *fault)
+int ssmd_segment_append(ssmd_segment *segment, const uint8_t *data, uint64_t n, uint64_t records,
+                        ssmd_segment_fault *fault)
 {
     int status = settle(segment, fault);
     if (status != SSMD_OK)
@@ -331,7 +332,7 @@ enum { /* where the fields of struct Checkpoint stand in the record */
 };
 _Static_assert(CHECKPOINT_BODY + 40 == SSMD_CHECKPOINT_BYTES, "five words of body, no pointers");
 
-static void checkpoint_encode(const ssmd_segment *segment, const ssmd_checkpoint *checkpoint,
+static void checkpoint_encode(const ssmd_segment *segment, const ssmd_segment_mark *checkpoint,
                               uint8_t at[SSMD_CHECKPOINT_BYTES])
 {
     memset(at, 0, SSMD_CHECKPOINT_BYTES);
@@ -350,7 +351,7 @@ static void checkpoint_encode(const ssmd_segment *segment, const ssmd_checkpoint
 }
 
 /* All bytes and a checkpoint on the disk; the checkpoint is beyond offset still. */
-static int make_durable(ssmd_segment *segment, const ssmd_checkpoint *checkpoint, ssmd_fault *fault)
+static int make_durable(ssmd_segment *segment, const ssmd_segment_mark *checkpoint, ssmd_segment_fault *fault)
 {
     uint8_t record[SSMD_CHECKPOINT_BYTES];
     int status = settle(segment, fault);
@@ -370,7 +371,7 @@ static int make_durable(ssmd_segment *segment, const ssmd_checkpoint *checkpoint
     return code == 0 ? SSMD_OK : io_fail(fault, code, SSMD_WHAT_SYNC);
 }
 
-int ssmd_segment_sync(ssmd_segment *segment, const ssmd_checkpoint *checkpoint, ssmd_fault *fault)
+int ssmd_segment_sync(ssmd_segment *segment, const ssmd_segment_mark *checkpoint, ssmd_segment_fault *fault)
 {
     int status = make_durable(segment, checkpoint, fault);
     if (status != SSMD_OK)
@@ -415,7 +416,8 @@ void ssmd_segment_free(ssmd_segment *segment)
     segment->buffer = NULL;
 }
 
-int ssmd_segment_begin(ssmd_segment *segment, uint32_t day, int64_t start_ns, uint64_t first_number, ssmd_fault *fault)
+int ssmd_segment_begin(ssmd_segment *segment, uint32_t day, int64_t start_ns, uint64_t first_number,
+                       ssmd_segment_fault *fault)
 {
     char folder[SSMD_PATH_BYTES];
     folder_path(segment->root, day, folder, sizeof(folder));
@@ -437,7 +439,7 @@ int ssmd_segment_begin(ssmd_segment *segment, uint32_t day, int64_t start_ns, ui
     return SSMD_OK;
 }
 
-int ssmd_segment_create(ssmd_segment *segment, ssmd_fault *fault)
+int ssmd_segment_create(ssmd_segment *segment, ssmd_segment_fault *fault)
 {
     char path[SSMD_PATH_BYTES];
     own_path(segment, SSMD_SEGMENT_OPEN, path);
@@ -450,7 +452,7 @@ int ssmd_segment_create(ssmd_segment *segment, ssmd_fault *fault)
 }
 
 /* The open file is not there: sealed, never made, or lost? */
-static int reopen_missing(ssmd_segment *segment, ssmd_fault *fault)
+static int reopen_missing(ssmd_segment *segment, ssmd_segment_fault *fault)
 {
     if (segment->offset == 0)
         return ssmd_segment_create(segment, fault);
@@ -466,7 +468,7 @@ static int reopen_missing(ssmd_segment *segment, ssmd_fault *fault)
     return SSMD_EMPTY;
 }
 
-int ssmd_segment_reopen(ssmd_segment *segment, ssmd_fault *fault)
+int ssmd_segment_reopen(ssmd_segment *segment, ssmd_segment_fault *fault)
 {
     char path[SSMD_PATH_BYTES];
     own_path(segment, SSMD_SEGMENT_OPEN, path);
@@ -487,7 +489,7 @@ int ssmd_segment_reopen(ssmd_segment *segment, ssmd_fault *fault)
     return status == SSMD_OK ? check_bytes(segment, false, fault) : status;
 }
 
-int ssmd_segment_seal(ssmd_segment *segment, const ssmd_checkpoint *checkpoint, ssmd_fault *fault)
+int ssmd_segment_seal(ssmd_segment *segment, const ssmd_segment_mark *checkpoint, ssmd_segment_fault *fault)
 {
     char open_path[SSMD_PATH_BYTES], sealed_path[SSMD_PATH_BYTES];
     if (!segment->renamed) {

@@ -47,12 +47,12 @@ typedef enum ssmd_flusher_what {
 } ssmd_flusher_what;
 SSMD_API const char *ssmd_flusher_what_text(uint32_t what);
 
-typedef struct ssmd_fault {
+typedef struct ssmd_segment_fault {
     int32_t status;    /* ssmd_status */
     int32_t sys_errno; /* for SSMD_IO */
     uint32_t what;     /* ssmd_flusher_what */
     int64_t value, expected;
-} ssmd_fault;
+} ssmd_segment_fault;
 
 /* Every call on a file, and the clocks, can be told to fail. Results as the system calls', but -errno for -1. */
 typedef struct ssmd_file_ops {
@@ -106,12 +106,12 @@ typedef struct ssmd_segment {
 } ssmd_segment;
 
 /* What a checkpoint says about the journal. */
-typedef struct ssmd_checkpoint {
+typedef struct ssmd_segment_mark {
     uint64_t last_number;
     int64_t last_recv_ns;
     uint32_t max_connection;
     bool final;
-} ssmd_checkpoint;
+} ssmd_segment_mark;
 
 /* The one function that owns the names of segment files. Gives SSMD_TOO_LARGE if `size` does not do. */
 SSMD_API int ssmd_segment_path(const char *root, uint32_t day, int64_t start_ns, uint64_t first_number, int form,
@@ -123,22 +123,22 @@ SSMD_API void ssmd_segment_free(ssmd_segment *segment); /* closes; the file stay
 /* A new segment in two steps, so that its name can be committed in between. begin makes the folder and refuses a
  * name that exists in any form; create makes the file and may be repeated. */
 SSMD_API int ssmd_segment_begin(ssmd_segment *segment, uint32_t day, int64_t start_ns, uint64_t first_number,
-                                ssmd_fault *fault);
-SSMD_API int ssmd_segment_create(ssmd_segment *segment, ssmd_fault *fault);
+                                ssmd_segment_fault *fault);
+SSMD_API int ssmd_segment_create(ssmd_segment *segment, ssmd_segment_fault *fault);
 
 /* Opens the segment that identity and content name, cuts it to offset and checks its CRC since the last checkpoint.
  * SSMD_OK; SSMD_EMPTY if it was sealed already (identity is cleared); SSMD_DAMAGED if it has fewer or other bytes. */
-SSMD_API int ssmd_segment_reopen(ssmd_segment *segment, ssmd_fault *fault);
+SSMD_API int ssmd_segment_reopen(ssmd_segment *segment, ssmd_segment_fault *fault);
 
 SSMD_API int ssmd_segment_append(ssmd_segment *segment, const uint8_t *data, uint64_t n, uint64_t records,
-                                 ssmd_fault *fault);
+                                 ssmd_segment_fault *fault);
 
 /* Checkpoint and fdatasync. On SSMD_OK the checkpoint counts (offset is behind it); on failure nothing has changed and
  * the call may be repeated: bytes that a failed sync may have lost are then written again from what can be read. */
-SSMD_API int ssmd_segment_sync(ssmd_segment *segment, const ssmd_checkpoint *checkpoint, ssmd_fault *fault);
+SSMD_API int ssmd_segment_sync(ssmd_segment *segment, const ssmd_segment_mark *checkpoint, ssmd_segment_fault *fault);
 
 /* Final checkpoint, fdatasync, the sealed name, fsync of the folder. May be repeated. Clears identity and content. */
-SSMD_API int ssmd_segment_seal(ssmd_segment *segment, const ssmd_checkpoint *checkpoint, ssmd_fault *fault);
+SSMD_API int ssmd_segment_seal(ssmd_segment *segment, const ssmd_segment_mark *checkpoint, ssmd_segment_fault *fault);
 
 #ifdef __cplusplus
 }
