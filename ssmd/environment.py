@@ -378,8 +378,8 @@ _Loader.add_constructor("tag:yaml.org,2002:float", _number)
 
 def _read_yaml(text: str) -> tuple[Any, list[Problem]]:
     """The data and what is wrong with the text. Messages quote no value of it."""
-    loader = _Loader(text)
     try:
+        loader = _Loader(text)
         return loader.get_single_data(), loader.problems
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark

@@ -1,0 +1,242 @@
+"""Imports point downward, pure modules touch no machine, and every outside library has one door.
+
+Each module of ssmd stands in the tables below; a new one must be given its place here. The checks read the source with
+`ast`, so they see imports inside functions too. Facts: docs/development.md.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "ssmd"
+
+# A name stands for the module and for all below it, unless a longer name says otherwise.
+LAYERS: dict[int, tuple[str, ...]] = {
+    # 0: known to all
+    0: ("ssmd", "ssmd.errors", "ssmd.units"),
+    # 1: pure: bytes, times and facts of the machine are arguments
+    1: (
+        "ssmd.wire",
+        "ssmd.records",
+        "ssmd.normalizer",
+        "ssmd.environment",
+        "ssmd.exchange",
+        "ssmd.book",
+        "ssmd.quality",
+        "ssmd.kalshi",
+        "ssmd.middleware.interfaces",
+    ),
+    # 2: adapters: each the only door to its library or to a part of the machine
+    2: (
+        "ssmd.native",
+        "ssmd.latency",
+        "ssmd.host",
+        "ssmd.journal",
+        "ssmd.store",
+        "ssmd.kalshi.client",
+        "ssmd.kalshi.rest",
+        "ssmd.middleware",
+    ),
+    # 3: services
+    3: (
+        "ssmd.connector",
+        "ssmd.children",
+        "ssmd.health",
+        "ssmd.metrics",
+        "ssmd.status",
+        "ssmd.flusher",
+        "ssmd.archiver",
+        "ssmd.publisher",
+        "ssmd.secmaster",
+        "ssmd.replay",
+        "ssmd.export",
+    ),
+    # 4: wiring
+    4: ("ssmd.__main__", "ssmd.cli", "ssmd.middleware.factory"),
+}
+MAINS = 4  # the layer of every __main__
+WITNESS = "ssmd.simulator"  # shares nothing with what it tests
+WITNESS_MAY_IMPORT = ("ssmd", "ssmd.errors", WITNESS)
+
+# Outside library -> the modules that may import it.
+DOORS: dict[str, tuple[str, ...]] = {
+    "ssmd._native": ("ssmd.native",),
+    "capnp": ("ssmd.records",),
+    "configargparse": ("ssmd.cli.options", WITNESS),
+    "cryptography": ("ssmd.kalshi.auth", WITNESS),
+    "gevent": (
+        "ssmd.__main__",
+        "ssmd.cli.run",
+        "ssmd.connector",
+        "ssmd.children",
+        "ssmd.health",
+        "ssmd.kalshi.client",
+        WITNESS,
+    ),
+    "prometheus_client": ("ssmd.metrics",),
+    "pydantic": ("ssmd.environment",),
+    "pydantic_core": ("ssmd.environment",),
+    "requests": ("ssmd.kalshi.rest",),
+    "rich": ("ssmd.cli",),
+    "structlog": ("ssmd.cli", "ssmd.connector", "ssmd.kalshi.client"),
+    "ujson": ("ssmd.normalizer", "ssmd.kalshi.messages", "ssmd.cli.cat"),
+    "websocket": ("ssmd.kalshi.client",),
+    "wsproto": (WITNESS,),
+    "yaml": ("ssmd.environment",),
+    "zstandard": ("ssmd.journal", "ssmd.archiver"),
+}
+
+# What reaches the machine: not for layers 0 and 1.
+IMPURE_MODULES = frozenset(
+    "asyncio fcntl glob io mmap multiprocessing os random secrets select selectors shutil signal socket socketserver "
+    "ssl subprocess tempfile threading time urllib.request gevent _thread concurrent".split()
+)
+IMPURE_CALLS = frozenset(
+    "open read_text read_bytes write_text write_bytes exists is_file is_dir iterdir glob rglob stat mkdir unlink "
+    "rename now utcnow today uuid1 uuid4 input print".split()
+)
+# records finds its schema file once, at first use: the schema is part of the program.
+MAY_READ_ITS_SCHEMA = "ssmd.records"
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+SOURCES = {module_name(path): path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def is_below(module: str, names: tuple[str, ...]) -> bool:
+    return any(module == name or module.startswith(f"{name}.") for name in names)
+
+
+def layer_of(module: str) -> int | None:
+    """The layer of the longest name that covers the module; `ssmd` covers only itself."""
+    if module.endswith(".__main__"):
+        return MAINS
+    found = [
+        (len(name), layer)
+        for layer, names in LAYERS.items()
+        for name in names
+        if module == name or (name != "ssmd" and module.startswith(f"{name}."))
+    ]
+    return max(found)[1] if found else None
+
+
+def imports_of(source: str) -> Iterator[str]:
+    """Every module that a source imports, `from ssmd import host` as ssmd.host."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports are not used here"
+            base = node.module or ""
+            for alias in node.names:
+                full = f"{base}.{alias.name}"
+                yield full if full in SOURCES or full == "ssmd._native" else base
+
+
+def upward_imports(module: str, source: str) -> list[str]:
+    layer = layer_of(module)
+    assert layer is not None
+    return sorted({name for name in imports_of(source) if name in SOURCES and (layer_of(name) or 0) > layer})
+
+
+def foreign_imports(source: str) -> set[str]:
+    """Outside libraries by the names of DOORS."""
+    found = set()
+    for name in imports_of(source):
+        top = name.partition(".")[0]
+        if name == "ssmd._native" or name.startswith("ssmd._native."):
+            found.add("ssmd._native")
+        elif top != "ssmd" and top not in sys.stdlib_module_names:
+            found.add(top)
+    return found
+
+
+def wrong_doors(module: str, source: str) -> list[str]:
+    return sorted(name for name in foreign_imports(source) if not is_below(module, DOORS.get(name, ())))
+
+
+def impurities(source: str) -> list[str]:
+    found = {name for name in imports_of(source) if is_below(name, tuple(IMPURE_MODULES))}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call):
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if called in IMPURE_CALLS:
+                found.add(f"{called}()")
+    return sorted(found)
+
+
+def patches_of(source: str) -> list[str]:
+    return [
+        ast.unparse(node)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("patch_all")
+    ]
+
+
+IN_LAYERS = [module for module in SOURCES if not is_below(module, (WITNESS,))]
+PURE = [module for module in IN_LAYERS if layer_of(module) in (0, 1)]
+
+
+@pytest.mark.parametrize("module", IN_LAYERS)
+def test_a_module_has_a_layer_and_imports_only_downward(module: str) -> None:
+    assert layer_of(module) is not None, f"give {module} a layer in the table above"
+    assert upward_imports(module, SOURCES[module]) == []
+
+
+@pytest.mark.parametrize("module", list(SOURCES))
+def test_an_outside_library_is_imported_at_its_door_only(module: str) -> None:
+    assert wrong_doors(module, SOURCES[module]) == []
+
+
+@pytest.mark.parametrize("module", PURE)
+def test_a_pure_module_touches_no_machine(module: str) -> None:
+    allowed = {"exists()", "is_file()", "is_dir()"} if module == MAY_READ_ITS_SCHEMA else set()
+    assert set(impurities(SOURCES[module])) <= allowed
+
+
+@pytest.mark.parametrize("module", [module for module in SOURCES if is_below(module, (WITNESS,))])
+def test_the_simulator_shares_no_code_with_what_it_tests(module: str) -> None:
+    ours = {name for name in imports_of(SOURCES[module]) if name in SOURCES}
+    assert {name for name in ours if name not in WITNESS_MAY_IMPORT[:2] and not is_below(name, (WITNESS,))} == set()
+
+
+@pytest.mark.parametrize("module", [module for module in IN_LAYERS if layer_of(module) == 3])
+def test_a_service_names_no_implementation_of_the_middleware(module: str) -> None:
+    named = {name for name in imports_of(SOURCES[module]) if is_below(name, ("ssmd.middleware",))}
+    assert named <= {"ssmd.middleware", "ssmd.middleware.interfaces"}
+
+
+def test_only_programs_patch_the_standard_library() -> None:
+    assert {module for module, source in SOURCES.items() if patches_of(source)} <= {
+        "ssmd.__main__",
+        "ssmd.simulator.__main__",
+    }
+
+
+# ---- the checks see what they are for --------------------------------------------------------------------------------
+
+
+def test_an_upward_import_inside_a_function_is_seen() -> None:
+    assert upward_imports("ssmd.records", "def late():\n    from ssmd import cli\n") == ["ssmd.cli"]
+
+
+def test_a_library_at_the_wrong_door_is_seen() -> None:
+    assert wrong_doors("ssmd.connector", "import capnp\nfrom ssmd._native import ffi\nimport numpy\n") == [
+        "capnp",
+        "numpy",
+        "ssmd._native",
+    ]
+
+
+def test_a_clock_a_file_and_a_socket_are_seen_in_a_pure_module() -> None:
+    source = "import socket\nfrom datetime import datetime\ndatetime.now()\nopen('x')\n"
+    assert impurities(source) == ["now()", "open()", "socket"]
