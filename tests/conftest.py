@@ -35,8 +35,7 @@ def shared() -> Path:
 def pytest_deselected(items: Iterable[pytest.Item]) -> None:
     for item in items:
         counter = item.config.stash.setdefault(LEFT_OUT, Counter())
-        marker = next((name for name in HOW_TO_RUN if item.get_closest_marker(name)), "chosen on the command line")
-        counter[marker] += 1
+        counter[next((name for name in HOW_TO_RUN if item.get_closest_marker(name)), "")] += 1
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -47,8 +46,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         line = f"{where}: {reason.removeprefix('Skipped: ')}"
         not_run[line] = not_run.get(line, 0) + 1
     for marker, count in config.stash.get(LEFT_OUT, Counter()).items():
-        hint = f"run them with `{HOW_TO_RUN[marker]}`" if marker in HOW_TO_RUN else "left out by the arguments"
-        not_run[f"marked {marker}: {hint}"] = count
+        reason = f"marked {marker}: `{HOW_TO_RUN[marker]}` runs them" if marker else "left out by the arguments"
+        not_run[reason] = count
     if not_run:
         terminalreporter.section("not run")
         for line, count in sorted(not_run.items()):
