@@ -72,6 +72,7 @@ wheel-test: all $(VENV)/.test
 
 # ---- checks ----------------------------------------------------------------------------------------------------------
 
+# .ci/run calls the same in steps.
 check: test check-rest
 
 # What `make check` does beyond `make test`.
