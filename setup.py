@@ -8,12 +8,8 @@ import shutil
 from pathlib import Path
 
 from setuptools import setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
-
-try:
-    from wheel.bdist_wheel import bdist_wheel
-except ImportError:  # setuptools >= 70.1 carries its own
-    from setuptools.command.bdist_wheel import bdist_wheel
 
 ROOT = Path(__file__).resolve().parent
 DATA = ("schemas/*.capnp", "environments/*.yaml")

@@ -33,8 +33,10 @@ class EventKind(IntEnum):
     SNAPSHOT = 4  # an orderbook_snapshot that carries the id of a command; id, sid, seq set; data: the market ticker
     GAP = 5  # numbers first..last are missing on sid; number: of the Gap record already in the ring
     REPEAT = 6  # seq did not rise on sid: seq = as received, first = as expected
-    UNDECODED = 7  # a known type of a sequenced channel became unparsed: sid, seq; reason: ordinal of Unparsed.Reason; data: type
-    DRIFT = 8  # first sight of an unknown type, field or enum value; data: its name, prefixed "type:", "field:" or "value:"
+    # a known type of a sequenced channel became unparsed: sid, seq; reason: ordinal of Unparsed.Reason; data: type
+    UNDECODED = 7
+    # first sight of an unknown type, field or enum value; data: its name, prefixed "type:", "field:" or "value:"
+    DRIFT = 8
 
 
 @dataclass(frozen=True, slots=True)
