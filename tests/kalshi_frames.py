@@ -7,29 +7,14 @@ keys, nulls and odd values, to feed two implementations with. The seed decides e
 from __future__ import annotations
 
 import json
-import os
 import random
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
 
-
-def shared_folder() -> Path | None:
-    """Where the exchange's captured frames stand, None where they do not."""
-    folder = Path(os.environ.get("SSMD_SHARED", ROOT.parent / "shared"))
-    return folder if (folder / "kalshi" / "frames.jsonl").is_file() else None
-
-
-NOT_RUN = "captured frames are not here (../shared/kalshi/frames.jsonl, or SSMD_SHARED): not checked against the wire"
-
-
-def real_frames() -> list[bytes]:
+def real_frames(shared: Path) -> list[bytes]:
     """The captured frames as bytes: an object is written compactly with the newline that the wire has."""
-    folder = shared_folder()
-    if folder is None:
-        return []
-    lines = (folder / "kalshi" / "frames.jsonl").read_text().splitlines()
+    lines = (shared / "kalshi" / "frames.jsonl").read_text().splitlines()
     return [wire_form(json.loads(line)["frame"]) for line in lines]
 
 

@@ -6,10 +6,11 @@ Expected values are written by hand from the protocol sheet and docs/records.md.
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
-from kalshi_frames import NOT_RUN, real_frames
+from kalshi_frames import real_frames
 
 from ssmd import records
 from ssmd.normalizer import (
@@ -437,8 +438,9 @@ def test_a_delta_for_a_side_that_is_neither_yes_nor_no_is_a_bad_field() -> None:
 
 def test_a_market_is_created() -> None:
     assert_decoded(
-        '{"type":"market_lifecycle_v2","sid":4,"seq":23,"msg":{"market_ticker":"KXAFCON-7","exchange_index":0,"open_ts":1790363733,'
-        '"close_ts":1790535600,"additional_metadata":{"name":"Over 6.5 goals","event_ticker":"KXAFCON","floor_strike":6.5},'
+        '{"type":"market_lifecycle_v2","sid":4,"seq":23,"msg":{"market_ticker":"KXAFCON-7","exchange_index":0,'
+        '"open_ts":1790363733,"close_ts":1790535600,'
+        '"additional_metadata":{"name":"Over 6.5","event_ticker":"KXAFCON","floor_strike":6.5},'
         '"event_type":"created","price_level_structure":"linear_cent","price_ranges":[{"start":"0.0000"}]}}',
         "status",
         sid=4,
@@ -1554,18 +1556,13 @@ KIND_OF_TYPE = {
 }
 
 
-def test_every_captured_frame_is_decoded_by_its_type_and_kept_byte_for_byte() -> None:
-    frames = real_frames()
-    if not frames:
-        pytest.skip(NOT_RUN)
-    for frame in frames:
+def test_every_captured_frame_is_decoded_by_its_type_and_kept_byte_for_byte(shared: Path) -> None:
+    for frame in real_frames(shared):
         record = records.read(normalize(frame, number=1, recv_ns=1, recv_ticks=1, connection=1))
         assert records.kind_of(record) == KIND_OF_TYPE[json.loads(frame)["type"]], frame
         assert record.frame == frame
 
 
-def test_no_captured_frame_shows_anything_that_the_page_does_not_list() -> None:
-    frames = real_frames()
-    if not frames:
-        pytest.skip(NOT_RUN)
+def test_no_captured_frame_shows_anything_that_the_page_does_not_list(shared: Path) -> None:
+    frames = real_frames(shared)
     assert [drift_of(frame.decode()) for frame in frames] == [[]] * len(frames)
