@@ -16,12 +16,11 @@ from typing import Any, NamedTuple
 
 from ssmd.journal.paths import Segment, State
 from ssmd.journal.source import CHUNK_BYTES, CompressionError, SegmentSource
+from ssmd.native.failure import DAMAGED, OK
 from ssmd.native.walk import (
     FAULT_CRC,
     FAULT_INCOMPLETE,
     FAULT_UNSEALED,
-    STATUS_DAMAGED,
-    STATUS_OK,
     Filter,
     View,
     ViewReader,
@@ -163,7 +162,7 @@ class SegmentReader:
         sealed = self.segment.sealed if sealed is None else sealed
         left = self.left
         tail = None if sealed else self._give(self.walk.offset, proved=False, keep=True)
-        if self.walk.end(left, sealed) == STATUS_DAMAGED:
+        if self.walk.end(left, sealed) == DAMAGED:
             self._fault(left)
         return tail
 
@@ -181,11 +180,11 @@ class SegmentReader:
 
     def _take(self, chunk: bytes) -> Batch | None:
         self._rest = self._rest + chunk if self._rest else chunk
-        status = STATUS_OK
-        while status == STATUS_OK:
+        status = OK
+        while status == OK:
             status = self.walk.next(self._rest, self.walk.offset - self._given)
         batch = self._give(self.walk.good_offset, proved=True)
-        if status == STATUS_DAMAGED:
+        if status == DAMAGED:
             self._fault(0)
         return batch
 

@@ -9,16 +9,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from ssmd._native import ffi, lib
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
-
-STATUS_OK = 0
-STATUS_EMPTY = 2
-STATUS_MORE = 3
-STATUS_DAMAGED = -10
 
 FAULT_NONE = 0
 FAULT_INCOMPLETE = 1
@@ -177,16 +172,20 @@ class Walk:
         return int(self._walk.fault_offset)
 
 
-def _mark(mark: object) -> Mark:
-    m: object = mark
+def _mark(mark: Any) -> Mark:
     return Mark(
-        int(m.offset),  # type: ignore[attr-defined]
-        int(m.records),  # type: ignore[attr-defined]
-        int(m.last_number),  # type: ignore[attr-defined]
-        int(m.last_recv_ns),  # type: ignore[attr-defined]
-        int(m.max_connection),  # type: ignore[attr-defined]
-        bool(m.clean),  # type: ignore[attr-defined]
+        int(mark.offset),
+        int(mark.records),
+        int(mark.last_number),
+        int(mark.last_recv_ns),
+        int(mark.max_connection),
+        bool(mark.clean),
     )
+
+
+def views_of(array: object, count: int) -> list[View]:
+    """The first `count` views of a C array."""
+    return list(map(View._make, _VIEW.iter_unpack(ffi.buffer(array, count * _VIEW.size)))) if count else []
 
 
 class ViewReader:
@@ -219,9 +218,7 @@ class ViewReader:
             lib.ssmd_views_read(
                 pointer + start, stop - start, offset, self._filter, self._views, _VIEWS_A_CALL, self._count, self._used
             )
-        size = self._count[0] * _VIEW.size
-        views = list(map(View._make, _VIEW.iter_unpack(ffi.buffer(self._views, size)))) if size else []
-        return views, int(self._used[0])
+        return views_of(self._views, self._count[0]), int(self._used[0])
 
 
 def _names(markets: Sequence[str]) -> object:

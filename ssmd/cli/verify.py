@@ -1,0 +1,155 @@
+"""`ssmd verify`: recomputes a journal from its bytes and says what is missing. docs/verify.md.
+
+Prints the report of `ssmd.quality`; nothing is decided here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, TextIO
+
+from ssmd.cli import options
+from ssmd.errors import EXIT_INCOMPLETE, EXIT_OK, EXIT_USAGE, StorageError, UsageError
+from ssmd.journal.account import accounts
+from ssmd.journal.paths import find
+from ssmd.journal.times import show_time
+from ssmd.quality import Report, judge, merge
+
+LISTED = 20  # of each kind of trouble, in the human form; --json has all
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of `ssmd verify`."""
+    p = options.parser("verify", "Recompute a journal from its bytes and say what is missing.")
+    p.epilog = "Exit codes: 0 complete; 1 holes or damage, each listed; 2 nothing to read, or usage."
+    p.add_argument("paths", nargs="+", metavar="PATH", help="segment files, folders or globs")
+    p.add_argument("--json", action="store_true", help="the whole report as one JSON object")
+    p.add_argument("--no-books", action="store_true", help="do not replay order books")
+    p.add_argument(
+        "--redecode", action="store_true", help="also decode every frame again and compare it with its record (slow)"
+    )
+    return p
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command; gives its exit code. Raises SsmdError for what the user can mend."""
+    given = parser().parse_args(arguments)
+    segments = find(given.paths)
+    if not segments:
+        raise UsageError(f"no segments under {' '.join(given.paths)}", hint="a journal's files end in .capnp")
+    check = None
+    if given.redecode:
+        from ssmd.journal.redecode import Redecoder
+
+        check = Redecoder().check
+    try:
+        report = merge([judge(a) for a in accounts(segments, books=not given.no_books, check=check)])
+    except StorageError as error:
+        print(f"ssmd verify: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    if given.json:
+        json.dump(report.as_json(), sys.stdout, indent=1)
+        print()
+    else:
+        Page(sys.stdout, books=not given.no_books).print(report)
+    return EXIT_OK if report.complete else EXIT_INCOMPLETE
+
+
+class Page:
+    """The report for a person: a short table, then every hole and every damage in a sentence."""
+
+    def __init__(self, out: TextIO, *, books: bool = True) -> None:
+        self._out = out
+        self._books = books
+        self._colour = out.isatty() and "NO_COLOR" not in os.environ
+
+    def print(self, report: Report) -> None:
+        self._summary(report)
+        self._connections(report.connections)
+        self._list("gap", map(_gap_line, report.gaps), len(report.gaps))
+        self._list("damage", (f"{d.segment}: offset {d.offset}: {d.what}" for d in report.damage), len(report.damage))
+        for entry in report.blind:
+            self._line(f"blind    {entry['channel']}: {entry['why']}, so a loss there cannot be seen")
+        self._verdict(report)
+
+    def _line(self, text: str) -> None:
+        self._out.write(text + "\n")
+
+    def _summary(self, report: Report) -> None:
+        totals = report.totals
+        kinds = "  ".join(f"{name} {count:,}" for name, count in totals.kinds().items())
+        self._line(f"segments {report.segments:,}   records {totals.records:,}   frames {totals.frames:,}")
+        if totals.records:
+            self._line(f"time     {show_time(totals.first_recv_ns)} to {show_time(totals.last_recv_ns)}")
+            self._line(f"numbers  {totals.first_number} to {totals.last_number}")
+        self._line(f"kinds    {kinds or 'none'}")
+        if not self._books:
+            self._line("books    not checked (--no-books)")
+        elif totals.books:
+            self._line(
+                f"books    {totals.books:,} replayed, {totals.books_checked:,} snapshots compared, "
+                f"{totals.books_mismatched:,} differ"
+            )
+
+    def _connections(self, connections: list[dict[str, Any]]) -> None:
+        for connection in connections[-LISTED:]:
+            opened = show_time(connection["opened_ns"]) if connection["opened_ns"] else "before the first record"
+            if connection["closed_ns"]:
+                closed = f"closed {show_time(connection['closed_ns'])} ({connection['reason'] or 'no reason given'})"
+            else:
+                closed = "not closed"
+            self._line(f"connection {connection['id']}: opened {opened}, {closed}")
+            for sid, entry in connection["by_sid"].items():
+                self._line(f"  sid {sid} {entry['channel'] or 'unknown channel'}: {_range(entry)}")
+        if len(connections) > LISTED:
+            self._line(f"  and {len(connections) - LISTED} connections before (--json lists all)")
+
+    def _list(self, title: str, lines: Iterable[str], count: int) -> None:
+        for i, line in enumerate(lines):
+            if i == LISTED:
+                self._line(f"{title:<8} and {count - LISTED} more (--json lists all)")
+                return
+            self._line(f"{self._tint(f'{title:<8}', '31')} {line}")
+
+    def _verdict(self, report: Report) -> None:
+        if report.complete:
+            self._line(self._tint("complete: nothing is missing that can be known to be missing", "32"))
+            return
+        parts = []
+        if report.gaps:
+            parts.append(f"{len(report.gaps)} gap{'s' * (len(report.gaps) > 1)}")
+        if report.damage:
+            parts.append(f"{len(report.damage)} damaged or contradictory place{'s' * (len(report.damage) > 1)}")
+        self._line(self._tint(f"not complete: {' and '.join(parts)}", "31"))
+
+    def _tint(self, text: str, colour: str) -> str:
+        return f"\x1b[{colour}m{text}\x1b[0m" if self._colour else text
+
+
+def _range(entry: dict[str, Any]) -> str:
+    if not entry["frames"]:
+        return "no frames"
+    if not entry["first_seq"]:
+        return f"{entry['frames']:,} frames without sequence numbers"
+    missing = sum(last - first + 1 for first, last in entry["missing"])
+    text = f"seq {entry['first_seq']} to {entry['last_seq']}, {entry['frames']:,} frames"
+    return f"{text}, {missing} missing" if missing else text
+
+
+def _gap_line(gap: dict[str, Any]) -> str:
+    parts = [gap["cause"]]
+    if gap["connection"]:
+        parts.append(f"on connection {gap['connection']}" + (f" sid {gap['sid']}" if gap["sid"] else ""))
+    if gap["from_seq"]:
+        parts.append(f"seq {gap['from_seq']} to {gap['to_seq']}")
+    if gap["from_ns"]:
+        parts.append(f"from {show_time(gap['from_ns'])}")
+    if gap["to_ns"]:
+        parts.append(f"to {show_time(gap['to_ns'])}")
+    parts.append(f"resolved by record {gap['resolved_by']}" if gap["resolved_by"] else "not resolved")
+    line = ", ".join(parts)
+    return f"{line}: {gap['detail']}" if gap["detail"] else line

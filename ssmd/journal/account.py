@@ -1,0 +1,83 @@
+"""Collects the facts of journals from their bytes, for `ssmd.quality` to judge.
+
+The counting is done in C; only Gap, ConnectionEvent and Control records are decoded here. Manifests beside sealed
+segments are recomputed in the same pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import groupby
+from pathlib import Path
+
+from ssmd.errors import DamageError
+from ssmd.journal import manifest
+from ssmd.journal.facts import fact_of
+from ssmd.journal.paths import Segment
+from ssmd.journal.reader import Batch, Reader
+from ssmd.native.tally import Tally
+from ssmd.quality import Account, DamageFact, EventFact, GapFact, SubscribedFact
+
+# Called with every batch: (segment, batch) -> damage that it found (verify's --redecode).
+Check = Callable[[Segment, Batch], list[DamageFact]]
+
+
+def accounts(segments: Iterable[Segment], *, books: bool = True, check: Check | None = None) -> list[Account]:
+    """One account for each journal that the segments belong to."""
+    return [
+        account(str(journal), list(members), books=books, check=check)
+        for journal, members in groupby(segments, key=lambda segment: segment.journal)
+    ]
+
+
+def account(journal: str, segments: list[Segment], *, books: bool = True, check: Check | None = None) -> Account:
+    """The facts of one journal; `segments` in the order of their records."""
+    facts = Account(journal=journal, segments=len(segments))
+    tally = Tally(books=books)
+    for segment in segments:
+        _add_segment(facts, tally, segment, check)
+    facts.totals = tally.totals()
+    facts.channels = tally.channels()
+    facts.holes = tally.holes()
+    return facts
+
+
+def _add_segment(facts: Account, tally: Tally, segment: Segment, check: Check | None) -> None:
+    reader = Reader([segment])
+    stored = _stored_manifest(facts, segment)
+    builder = manifest.Builder(segment) if stored is not None else None
+    for batch in reader.batches(segment):
+        _add_batch(facts, tally, segment, batch)
+        if builder is not None:
+            builder.add(batch)
+        if check is not None:
+            facts.damage += check(segment, batch)
+    facts.findings += tally.findings(str(segment.path), len(facts.findings))
+    facts.damage += [DamageFact(str(d.segment), d.offset, d.what) for d in reader.damage]
+    if builder is not None and stored is not None and not reader.damage:
+        path = manifest.path_of(segment)
+        facts.damage += [DamageFact(str(path), 0, what) for what in manifest.differences(stored, builder.manifest())]
+
+
+def _add_batch(facts: Account, tally: Tally, segment: Segment, batch: Batch) -> None:
+    shift = batch.start - batch.offset
+    for view in tally.add(batch.data, batch.start, batch.stop, batch.offset):
+        at = view.offset + shift
+        fact = fact_of(view, batch.data[at : at + view.length], str(segment.path))
+        if isinstance(fact, GapFact):
+            facts.gaps.append(fact)
+        elif isinstance(fact, EventFact):
+            facts.events.append(fact)
+        elif isinstance(fact, SubscribedFact):
+            facts.subscriptions.append(fact)
+
+
+def _stored_manifest(facts: Account, segment: Segment) -> dict[str, object] | None:
+    path: Path = manifest.path_of(segment)
+    if not segment.sealed or not path.exists():
+        return None
+    try:
+        return manifest.read(path)
+    except DamageError as error:
+        facts.damage.append(DamageFact(str(path), 0, str(error)))
+        return None
