@@ -1,12 +1,14 @@
 /* intern.c - see intern.h for the picture.
  *
- * Memory order. The writer fills an entry, then publishes its id in two places: the slot of the hash table (release)
- * and the count (release). A reader that acquires either sees the whole entry; without the pair it could meet an id
- * whose name is not there yet. A new table is filled completely before the pointer to it is released. The activity
- * counters are relaxed: each is whole by itself, and nobody needs the three of them to be of one instant.
+ * Memory order. Whoever adds (one at a time: the mutex) fills an entry, then publishes its id in two places: the slot
+ * of the hash table (release) and the count (release). A reader that acquires either sees the whole entry; without the
+ * pair it could meet an id whose name is not there yet. A new table is filled completely before the pointer to it is
+ * released. The activity counters are relaxed: each is whole by itself, and nobody needs the three of them to be of one
+ * instant.
  */
 #include "intern.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,6 +44,7 @@ struct ssmd_interner {
     uint32_t max_names;
     _Atomic uint64_t refused;
     _Atomic(entry *) chunks[CHUNK_COUNT];
+    pthread_mutex_t adding;    /* for all below, and for every store above but `refused` */
     table *tables[MAX_TABLES]; /* all that ever were, for close */
     unsigned table_count;
     name_block *names;
@@ -138,8 +141,7 @@ static const uint8_t *keep(ssmd_interner *interner, const uint8_t *name, size_t 
 
 static uint32_t refuse(ssmd_interner *interner)
 {
-    uint64_t refused = atomic_load_explicit(&interner->refused, memory_order_relaxed);
-    atomic_store_explicit(&interner->refused, refused + 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&interner->refused, 1, memory_order_relaxed);
     return 0;
 }
 
@@ -156,8 +158,13 @@ static entry *entry_new(ssmd_interner *interner, uint32_t id)
     return entry_of(interner, id);
 }
 
-static uint32_t add(ssmd_interner *interner, table *in, const uint8_t *name, size_t n, uint64_t hash, uint32_t slot)
+/* With the mutex held: the name again, for another thread may have been faster, else a new id. */
+static uint32_t add(ssmd_interner *interner, const uint8_t *name, size_t n, uint64_t hash)
 {
+    table *in = atomic_load_explicit(&interner->table, memory_order_relaxed);
+    uint32_t slot = 0, known = find(interner, in, name, n, hash, &slot);
+    if (known != 0)
+        return known;
     uint32_t count = atomic_load_explicit(&interner->count, memory_order_relaxed), id = count + 1;
     if (count >= interner->max_names)
         return refuse(interner);
@@ -190,6 +197,7 @@ int ssmd_interner_open(uint32_t max_names, ssmd_interner **interner)
         free(first);
         return SSMD_NO_MEMORY;
     }
+    pthread_mutex_init(&made->adding, NULL); /* cannot fail for a default mutex */
     made->max_names = max_names == 0 ? SSMD_INTERN_MAX_NAMES : max_names;
     made->tables[made->table_count++] = first;
     atomic_store_explicit(&made->table, first, memory_order_release);
@@ -209,7 +217,22 @@ void ssmd_interner_close(ssmd_interner *interner)
         older = block->older;
         free(block);
     }
+    pthread_mutex_destroy(&interner->adding);
     free(interner);
+}
+
+static ssmd_interner *of_process;
+
+static void open_of_process(void)
+{
+    ssmd_interner_open(0, &of_process);
+}
+
+ssmd_interner *ssmd_interner_of_process(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, open_of_process);
+    return of_process;
 }
 
 uint32_t ssmd_intern(ssmd_interner *interner, const uint8_t *name, size_t n)
@@ -217,9 +240,14 @@ uint32_t ssmd_intern(ssmd_interner *interner, const uint8_t *name, size_t n)
     if (n == 0 || n > SSMD_INTERN_MAX_BYTES)
         return refuse(interner);
     uint64_t hash = hash_of(name, n);
-    table *in = atomic_load_explicit(&interner->table, memory_order_relaxed);
-    uint32_t slot = 0, id = find(interner, in, name, n, hash, &slot);
-    return id != 0 ? id : add(interner, in, name, n, hash, slot);
+    uint32_t slot,
+        id = find(interner, atomic_load_explicit(&interner->table, memory_order_acquire), name, n, hash, &slot);
+    if (id == 0) {
+        pthread_mutex_lock(&interner->adding);
+        id = add(interner, name, n, hash);
+        pthread_mutex_unlock(&interner->adding);
+    }
+    return id;
 }
 
 void ssmd_interner_note(ssmd_interner *interner, uint32_t id, int64_t recv_ns, uint64_t number)

@@ -4,10 +4,10 @@
  * the same, and keeps beside it how many records it had, and when the last one came: the table that health, metrics
  * and the status line read while the producer writes.
  *
- * One writer (the thread that owns it), any number of readers, no locks. Entries live in chunks that never move and are
- * never freed before close, so pointers to names stay good. The hash table is replaced by a larger one as it fills; the
- * old one is kept until close, because a reader may still be walking it (all old ones together are smaller than the
- * last).
+ * Looking up takes no lock, whoever does it; only the first sight of a name takes a mutex. Entries live in chunks that
+ * never move and are never freed before close, so pointers to names stay good. The hash table is replaced by a larger
+ * one as it fills; the old one is kept until close, because a reader may still be walking it (all old ones together are
+ * smaller than the last).
  *
  *   table   [ hash | id ] ...           open addressing, at most half full, published with release
  *   chunks  [ 4096 entries ] x 245      entry: counters, length, pointer to the name
@@ -39,9 +39,12 @@ typedef struct ssmd_activity {
 SSMD_API int ssmd_interner_open(uint32_t max_names, ssmd_interner **interner);
 SSMD_API void ssmd_interner_close(ssmd_interner *interner);
 
-/* Writer only. The id of a name, new or old; 0 = empty, too long, or the table is full. */
+/* The interner of this process, made at first use and never closed; NULL: no memory. */
+SSMD_API ssmd_interner *ssmd_interner_of_process(void);
+
+/* Any thread. The id of a name, new or old; 0 = empty, too long, or the table is full. */
 SSMD_API uint32_t ssmd_intern(ssmd_interner *interner, const uint8_t *name, size_t n);
-/* Writer only. A record was written for `id` (0: nothing happens). */
+/* One thread at a time. A record was written for `id` (0: nothing happens). */
 SSMD_API void ssmd_interner_note(ssmd_interner *interner, uint32_t id, int64_t recv_ns, uint64_t number);
 
 /* Any thread. */

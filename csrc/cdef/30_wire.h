@@ -6,6 +6,7 @@ typedef struct {
 typedef struct ssmd_interner ssmd_interner;
 int ssmd_interner_open(uint32_t max_names, ssmd_interner **interner);
 void ssmd_interner_close(ssmd_interner *interner);
+ssmd_interner *ssmd_interner_of_process(void);
 uint32_t ssmd_intern(ssmd_interner *interner, const uint8_t *name, size_t n);
 uint32_t ssmd_interner_find(const ssmd_interner *interner, const uint8_t *name, size_t n);
 const uint8_t *ssmd_resolve(const ssmd_interner *interner, uint32_t id, size_t *n);
