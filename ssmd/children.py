@@ -1,0 +1,149 @@
+"""Helper processes of `ssmd run`: started, watched, restarted, ended.
+
+A child that dies is started again after a back-off that doubles up to 30 s. A child that dies with a
+usage error (exit 2) before it ever worked is not: its message is the user's. Children die with their
+parent (PR_SET_PDEATHSIG), so a killed connector leaves no orphan behind. Their output lines pass into
+our log.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import gevent
+from gevent.event import Event
+
+from ssmd.errors import SsmdError
+
+MAX_BACKOFF_S = 30.0
+STEADY_S = 30.0  # a child that lived this long starts its back-off anew
+_PR_SET_PDEATHSIG = 1
+
+
+class ChildError(SsmdError):
+    """A helper process ended in a way that starting it again does not mend."""
+
+
+def _die_with_parent(parent: int) -> Callable[[], None]:
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def prepare() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        if os.getppid() != parent:  # it died before the line above
+            os._exit(1)
+
+    return prepare
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSpec:
+    """One helper: `name` for log and metrics, `arguments` after `python`."""
+
+    name: str
+    arguments: tuple[str, ...]
+    on_line: Callable[[str], None] | None = None
+    drain_last: bool = False  # ends only after the ring is drained: it works on what others leave
+
+
+class Child:
+    """Runs one helper for ever; `run` is a greenlet body."""
+
+    def __init__(self, spec: ChildSpec, log: Callable[..., None]) -> None:
+        self.spec = spec
+        self.restarts = 0
+        self.exit_code: int | None = None
+        self.last_line = ""
+        self._log = log
+        self._process: subprocess.Popen[str] | None = None
+        self._stopping = Event()
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None else None
+
+    def run(self) -> None:
+        backoff_s = 0.5
+        while not self._stopping.is_set():
+            started = time.monotonic()
+            self._start()
+            self._pass_lines()
+            code = self._reap()
+            if self._stopping.is_set():
+                return
+            lived_s = time.monotonic() - started
+            if code == 2 and lived_s < STEADY_S and self.restarts == 0:
+                raise ChildError(f"{self.spec.name} cannot run: {self.last_line or 'it said nothing'}")
+            if lived_s >= STEADY_S:
+                backoff_s = 0.5
+            self.restarts += 1
+            self._log(
+                "child died",
+                level="error",
+                child=self.spec.name,
+                exit_code=code,
+                restart_in_s=backoff_s,
+                said=self.last_line,
+            )
+            self._stopping.wait(backoff_s)
+            backoff_s = min(backoff_s * 2, MAX_BACKOFF_S)
+
+    def terminate(self) -> None:
+        """Asks the child to end; `run` returns once it has."""
+        self._stopping.set()
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self._stopping.set()
+        self._signal(signal.SIGKILL)
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether the child is gone within the time."""
+        deadline = time.monotonic() + timeout_s
+        while self.alive and time.monotonic() < deadline:
+            gevent.sleep(0.01)
+        return not self.alive
+
+    def _signal(self, number: int) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(number)
+
+    def _start(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, *self.spec.arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            preexec_fn=_die_with_parent(os.getpid()),
+            start_new_session=True,  # a ^C of the terminal is ours to pass on, in the right order
+        )
+        self._log("child started", child=self.spec.name, child_pid=self._process.pid)
+
+    def _pass_lines(self) -> None:
+        assert self._process is not None and self._process.stdout is not None
+        with self._process.stdout as lines:
+            for line in lines:
+                self.last_line = line.rstrip("\n")
+                if self.spec.on_line is not None:
+                    self.spec.on_line(self.last_line)
+
+    def _reap(self) -> int:
+        assert self._process is not None
+        self.exit_code = self._process.wait()
+        return self.exit_code
+
+
+def python_module(name: str, *arguments: str) -> Sequence[str]:
+    return ("-m", name, *arguments)

@@ -1,0 +1,120 @@
+"""`ssmd run`: records a feed until it is told to stop. docs/cli.md has the contract.
+
+On a terminal it shows one live line; elsewhere it writes JSON log lines to standard error. When it ends it says in
+a few sentences what was captured. gevent's patches must stand before the first socket is imported, so `ssmd.__main__`
+applies them when the subcommand is `run`; this module only checks that they are there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import gevent
+import gevent.monkey
+import structlog
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from ssmd import host
+from ssmd.cli import options
+from ssmd.connector import Connector, install_signals
+from ssmd.errors import SsmdError
+from ssmd.status import Snapshot, live_line, summary
+
+LINE_EVERY_S = 0.5
+REPORT_EVERY_S = 60.0
+
+
+def parser() -> argparse.ArgumentParser:
+    made = options.parser("run", "Record a feed until stopped (SIGTERM, ^C) or for --duration.")
+    options.add_environment(made)
+    made.add_argument("--duration", type=_seconds, metavar="SECONDS", help="stop by itself after so long")
+    return made
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1e9:
+        raise argparse.ArgumentTypeError("must be a positive number of seconds")
+    return value
+
+
+def main(arguments: Sequence[str]) -> int:
+    if not gevent.monkey.is_module_patched("socket"):
+        raise SsmdError("ssmd run must be started as `python -m ssmd run`: gevent's patches are missing")
+    asked = parser().parse_args(list(arguments))
+    environment = options.load(asked)
+    terminal = sys.stderr.isatty()
+    configure_log(terminal)
+    connector = Connector(
+        environment, host.secret_reader(environment), environment_arguments=options.as_arguments(asked)
+    )
+    install_signals(connector)
+    showing = gevent.spawn(_show_line if terminal else _report, connector)
+    try:
+        return connector.run(asked.duration)
+    finally:
+        showing.kill()
+        if connector.opened:
+            print(
+                summary(connector.snapshot(), folder=str(environment.storage.path), sealed=connector.drained),
+                flush=True,
+            )
+
+
+def configure_log(terminal: bool) -> None:
+    """JSON lines for programs, coloured ones for people; both on standard error."""
+    renderer: Any = structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+
+
+def _show_line(connector: Connector) -> None:
+    console = Console(stderr=True)
+    before = connector.snapshot()
+    with Live(Text(""), console=console, auto_refresh=False, transient=True, redirect_stderr=True) as live:
+        structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+        try:
+            while True:
+                gevent.sleep(LINE_EVERY_S)
+                now = connector.snapshot()
+                live.update(Text(live_line(now, before), overflow="ellipsis", no_wrap=True), refresh=True)
+                before = now
+        finally:
+            structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.__stderr__))
+
+
+def _report(connector: Connector) -> None:
+    log = structlog.get_logger()
+    before: Snapshot = connector.snapshot()
+    while True:
+        gevent.sleep(REPORT_EVERY_S)
+        now = connector.snapshot()
+        log.info(
+            "recording",
+            messages=now.frames,
+            messages_per_s=round((now.frames - before.frames) / (now.elapsed_s - before.elapsed_s)),
+            records=now.records,
+            written_bytes=now.written_bytes,
+            lag_records=now.lag_records,
+            gaps=now.gaps,
+            reconnects=now.reconnects,
+            live=f"{now.live}/{now.clients}",
+            trouble=now.trouble or None,
+        )
+        before = now

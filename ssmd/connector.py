@@ -1,0 +1,452 @@
+"""The recorder's process: ring, writer, clients, flusher, helpers, and the watch over all of them.
+
+It starts the parts in an order in which each finds what it needs, watches every greenlet, thread and child, and ends
+them in the order in which data flows: sockets, ring, files, helpers. It names no exchange: that comes from the
+environment's `feed`. Not for: parsing, files, protocols; those are parts of their own.
+
+Invariant: no record leaves the ring but into a file, and nothing ends without a word about why.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import gevent
+import structlog
+from gevent.event import Event as GreenEvent
+
+from ssmd import records
+from ssmd.children import Child, ChildSpec
+from ssmd.environment import Environment
+from ssmd.errors import EXIT_FAILED, EXIT_OK, ExchangeError, SsmdError, StorageError
+from ssmd.exchange import Client, find_exchange
+from ssmd.health import HealthServer
+from ssmd.metrics import Reading, exposition
+from ssmd.status import Snapshot
+from ssmd.store import Store
+from ssmd.wire import WireConnection
+
+ANCHOR_EVERY_S = 60.0
+REFRESH_EVERY_S = 300.0
+WATCH_EVERY_S = 0.2
+STOP_BUDGET_S = 4.5  # the contract is 5 s from the signal to the exit
+SIMULATOR_START_S = 30.0
+HEARTBEAT_LIMIT_NS = 5_000_000_000
+RING_FULL_LIMIT_NS = 1_000_000_000
+RECORD_NAP_S = 0.002
+
+
+class ConnectorError(SsmdError):
+    """A part of the connector failed and could not be started again."""
+
+
+class Connector:
+    """One run of the recorder. `run` returns the exit code; `stop` ends it from any greenlet or signal handler."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        secret: Callable[[str, str], str],
+        *,
+        environment_arguments: Sequence[str],
+    ) -> None:
+        self._environment = environment
+        self._secret = secret
+        self._environment_arguments = tuple(environment_arguments)
+        self._log = structlog.get_logger()
+        self._stop = GreenEvent()
+        self._failure: BaseException | None = None
+        self._began_ns = time.time_ns()
+        self._gaps: dict[str, int] = {cause.name.lower(): 0 for cause in records.GapCause}
+        self._outage_gap = 0
+        self._store: Store | None = None
+        self._clients: list[Client] = []
+        self._children: list[Child] = []
+        self._greenlets: list[gevent.Greenlet] = []
+        self._simulator: dict[str, str] | None = None
+        self._simulator_ready = GreenEvent()
+        self.drained = False
+        self.opened = False
+        self.health_address = ""
+
+    # ---- life ----------------------------------------------------------------------------------------------
+
+    def run(self, duration_s: float | None = None) -> int:
+        """Records until `stop` or for `duration_s`; returns 0, or raises what ended it."""
+        health = self._open_health()
+        try:
+            store = self._store = Store(self._environment)
+            self.opened = True
+            try:
+                self._start_helpers()
+                self._begin_records(store)
+                self._start_clients()
+                self._spawn("clock anchors", self._anchor_forever)
+                self._spawn("market refresh", self._refresh_forever)
+                self._spawn("watch", self._watch_forever)
+                self._stop.wait(duration_s)
+            finally:
+                self._shut_down(store)
+        finally:
+            health.stop()
+        if self._failure is not None:
+            raise self._failure
+        return EXIT_OK if self.drained else EXIT_FAILED
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def _fail(self, error: BaseException) -> None:
+        if self._failure is None:
+            self._failure = error
+        self._stop.set()
+
+    def _spawn(self, name: str, body: Callable[[], None]) -> None:
+        """A greenlet whose end is always noticed: an exception ends the run with that very error."""
+
+        def watched() -> None:
+            try:
+                body()
+            except Exception as error:
+                if isinstance(error, SsmdError):
+                    self._fail(error)
+                else:
+                    self._log.exception("a part of the connector failed", part=name)
+                    self._fail(ConnectorError(f"{name} failed: {error!r}"))
+
+        self._greenlets.append(gevent.spawn(watched))
+
+    # ---- start ---------------------------------------------------------------------------------------------
+
+    def _open_health(self) -> HealthServer:
+        server = HealthServer(
+            self._environment.health.address,
+            live={
+                "flusher": self._check_flusher,
+                "ring": self._check_ring,
+                "connections": self._check_connections,
+                "helpers": self._check_helpers,
+            },
+            ready={"subscriptions": self._check_subscriptions},
+            metrics=exposition(self._readings),
+        )
+        self.health_address = server.address
+        self._log.info("health", address=server.address, pages=["/healthz", "/readyz", "/metrics"])
+        return server
+
+    def _start_helpers(self) -> None:
+        environment = self._environment
+        simulator = environment.exchange.simulator
+        if simulator is not None:
+            self._simulator = {}
+            self._add_child(ChildSpec("simulator", simulator_arguments(simulator), on_line=self._simulator_said))
+            self._await_simulator()
+        if environment.flusher.mode == "process":
+            self._add_child(ChildSpec("flusher", ("-m", "ssmd.flusher", *self._environment_arguments), drain_last=True))
+        self._add_child(ChildSpec("archiver", ("-m", "ssmd.archiver", *self._environment_arguments), drain_last=True))
+
+    def _add_child(self, spec: ChildSpec) -> None:
+        child = Child(spec, self._child_log)
+        self._children.append(child)
+        self._spawn(spec.name, child.run)
+
+    def _child_log(self, event: str, *, level: str = "info", **fields: Any) -> None:
+        getattr(self._log, level)(event, **fields)
+
+    def _simulator_said(self, line: str) -> None:
+        try:
+            said = json.loads(line)
+        except ValueError:
+            said = None
+        if isinstance(said, dict) and "ws_url" in said and self._simulator is not None:
+            self._simulator.update(said)
+            self._simulator_ready.set()
+        else:
+            self._log.info("simulator says", line=line)
+
+    def _await_simulator(self) -> None:
+        deadline = time.monotonic() + SIMULATOR_START_S
+        while not self._simulator_ready.wait(0.05):
+            if self._failure is not None:
+                raise self._failure
+            if self._stop.is_set():
+                return
+            if time.monotonic() > deadline:
+                raise ConnectorError(f"the simulator did not begin to listen within {SIMULATOR_START_S:.0f} s")
+
+    def _begin_records(self, store: Store) -> None:
+        """The first records of a run: that it began, which clock it uses, and what was missed before it."""
+        found = store.found
+        self.record(
+            records.connection_event(
+                what=records.ConnectionWhat.STARTED,
+                connection=0,
+                recv_ns=self.now_ns(),
+                recv_ticks=self.ticks(),
+                reason=f"environment {self._environment.name}",
+            )
+        )
+        self._record_anchor()
+        for cut in found.cut:
+            detail = f"{cut.segment.name} at {cut.offset}: {cut.bytes} bytes: {cut.what}"
+            self._record_gap(records.GapCause.DAMAGE, from_ns=found.last_recv_ns, detail=detail)
+        if not found.clean:
+            self._log.warning(
+                "the last run did not end as asked: what came since is an outage", last_record=found.last_number
+            )
+            self._outage_gap = self._record_gap(
+                records.GapCause.OUTAGE, from_ns=found.last_recv_ns, detail="the recorder was not running"
+            )
+
+    def _record_gap(self, cause: records.GapCause, *, from_ns: int, detail: str) -> int:
+        self.count_gap(cause.name.lower())
+        return self.record(
+            records.gap(
+                cause=cause,
+                connection=0,
+                recv_ns=self.now_ns(),
+                recv_ticks=self.ticks(),
+                from_ns=from_ns,
+                to_ns=0,
+                detail=detail,
+            )
+        )
+
+    def _start_clients(self) -> None:
+        exchange = find_exchange(self._environment.feed)(self._environment, self, self._secret, self._simulator)
+        self._exchange = exchange
+        self._clients = self._resolved_clients()
+        for client in self._clients:
+            self._spawn(client.state.name, client.run)
+
+    def _resolved_clients(self) -> list[Client]:
+        """The clients of the subscriptions; an exchange that cannot be asked now is asked again, for ever."""
+        wait_s = 1.0
+        while not self._stop.is_set():
+            try:
+                return list(self._exchange.clients())
+            except ExchangeError as error:
+                self._log.warning("the markets could not be looked up", reason=str(error), again_in_s=wait_s)
+            self._stop.wait(wait_s)
+            wait_s = min(wait_s * 2, self._environment.connector.reconnect.max_s)
+        return []
+
+    # ---- what clients need (ssmd.exchange.Recorder) --------------------------------------------------------
+
+    @property
+    def store(self) -> Store:
+        if self._store is None:
+            raise StorageError("the ring is not open")
+        return self._store
+
+    def next_connection(self) -> int:
+        return self.store.next_connection()
+
+    def wire(self, connection: int) -> WireConnection:
+        return self.store.wire(connection)
+
+    def record(self, data: bytes) -> int:
+        while (number := self.store.push(data)) == 0:
+            gevent.sleep(RECORD_NAP_S)
+        return number
+
+    def now_ns(self) -> int:
+        return time.time_ns()
+
+    def ticks(self) -> int:
+        return self.store.ticks()
+
+    def count_gap(self, cause: str) -> None:
+        self._gaps[cause] += 1
+
+    # ---- while it runs -------------------------------------------------------------------------------------
+
+    def _anchor_forever(self) -> None:
+        while not self._stop.wait(ANCHOR_EVERY_S):
+            self._record_anchor()
+
+    def _record_anchor(self) -> None:
+        self.record(self.store.anchor_record())
+
+    def _refresh_forever(self) -> None:
+        while not self._stop.wait(REFRESH_EVERY_S):
+            try:
+                self._exchange.refresh()
+            except SsmdError as error:
+                self._log.warning(
+                    "the markets could not be looked up again; recording goes on with those known", reason=str(error)
+                )
+
+    def _watch_forever(self) -> None:
+        """Looks after what cannot report by itself: the native flusher thread, and the end of an outage."""
+        while not self._stop.wait(WATCH_EVERY_S):
+            self.store.watch()
+            if self._outage_gap and self._clients and all(client.state.phase == "live" for client in self._clients):
+                number, self._outage_gap = self._outage_gap, 0
+                self.record(
+                    records.connection_event(
+                        what=records.ConnectionWhat.RESYNCED,
+                        connection=0,
+                        recv_ns=self.now_ns(),
+                        recv_ticks=self.ticks(),
+                        gap_number=number,
+                        reason="recording again",
+                    )
+                )
+
+    # ---- end -----------------------------------------------------------------------------------------------
+
+    def _shut_down(self, store: Store) -> None:
+        """Sockets, then ring, then files, then helpers: the way the data goes."""
+        self._stop.set()
+        deadline = time.monotonic() + STOP_BUDGET_S
+        for client in self._clients:
+            client.stop()
+        for child in self._children:
+            if not child.spec.drain_last:
+                child.terminate()
+        with gevent.Timeout(max(deadline - time.monotonic() - 2.0, 0.5), False):
+            gevent.joinall([g for g in self._greenlets if not g.dead], timeout=1.0)
+            self._record_stopped()
+        flushers = [child for child in self._children if child.spec.name == "flusher"]
+        for child in flushers:
+            child.terminate()
+        self.drained = store.close(deadline, flusher_child=flushers[0] if flushers else None)
+        for child in self._children:
+            child.terminate()
+        for child in self._children:
+            if not child.wait(max(deadline - time.monotonic(), 0.1)):
+                self._log.warning(
+                    "a helper did not end in time and is killed; it goes on with its work at the next start",
+                    child=child.spec.name,
+                )
+                child.kill()
+        gevent.killall(self._greenlets, block=True, timeout=0.5)
+
+    def _record_stopped(self) -> None:
+        if self._outage_gap:
+            self._log.warning("the outage before this run was never followed by a full subscription")
+        self.record(
+            records.connection_event(
+                what=records.ConnectionWhat.STOPPED,
+                connection=0,
+                recv_ns=self.now_ns(),
+                recv_ticks=self.ticks(),
+                reason="failed" if self._failure is not None else "as asked",
+            )
+        )
+
+    # ---- health --------------------------------------------------------------------------------------------
+
+    def _check_flusher(self) -> str | None:
+        return self._store.flusher_trouble(HEARTBEAT_LIMIT_NS) if self._store else "the ring is not open yet"
+
+    def _check_ring(self) -> str | None:
+        now_ns = self.now_ns()
+        for client in self._clients:
+            since_ns = client.state.ring_full_since_ns
+            if since_ns and now_ns - since_ns > RING_FULL_LIMIT_NS:
+                return f"full for {(now_ns - since_ns) / 1e9:.1f} s: {client.state.name} is not read"
+        return None
+
+    def _check_connections(self) -> str | None:
+        if not self._clients:
+            return "no client was started yet"
+        limit_ns = int(self._environment.connector.stall_after_s * 1e9)
+        for client in self._clients:
+            state = client.state
+            if state.phase in ("waiting", "stopped"):
+                return f"{state.name} is not connected{': ' + state.detail if state.detail else ''}"
+            silent_ns = self.now_ns() - max(state.last_recv_ns, state.opened_ns)
+            if state.opened_ns and state.phase in ("subscribing", "live") and silent_ns > limit_ns:
+                return f"{state.name} received nothing for {silent_ns / 1e9:.0f} s"
+        return None
+
+    def _check_subscriptions(self) -> str | None:
+        for client in self._clients:
+            if client.state.phase != "live":
+                return f"{client.state.name} is {client.state.phase}"
+        return None if self._clients else "no client was started yet"
+
+    def _check_helpers(self) -> str | None:
+        for child in self._children:
+            if not child.alive and not self._stop.is_set():
+                return (
+                    f"{child.spec.name} is not running (exit code {child.exit_code}, restarted {child.restarts} times)"
+                )
+        return None
+
+    def trouble(self) -> str:
+        """The first thing that is wrong right now, empty if nothing is."""
+        for check in (self._check_flusher, self._check_ring, self._check_connections, self._check_helpers):
+            sentence = check()
+            if sentence:
+                return sentence
+        return ""
+
+    # ---- numbers -------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        store = self._store
+        counters = store.counters() if store else {}
+        by_kind = dict(counters.get("records", {}))
+        cursors = store.cursors() if store else {"ring": 0, "written": 0, "durable": 0}
+        states = [client.state for client in self._clients]
+        return Snapshot(
+            elapsed_s=(self.now_ns() - self._began_ns) / 1e9,
+            frames=int(counters.get("frames", 0)),
+            records=sum(by_kind.values()),
+            written_bytes=store.written_bytes() if store else 0,
+            ring_used_bytes=store.ring_used_bytes() if store else 0,
+            lag_records=max(cursors["ring"] - cursors["written"], 0),
+            gaps=sum(self._gaps.values()),
+            unresolved=bool(self._outage_gap),
+            reconnects=sum(max(state.opens - 1, 0) for state in states),
+            live=sum(state.phase == "live" for state in states),
+            clients=len(states),
+            unparsed=by_kind.get("unparsed", 0),
+            by_kind=by_kind,
+            trouble=self.trouble(),
+        )
+
+    def _readings(self) -> Mapping[str, Reading]:
+        store = self._store
+        states = {client.state.name: client.state for client in self._clients}
+        readings: dict[str, Reading] = {
+            "ssmd_gaps": {cause: float(count) for cause, count in self._gaps.items()},
+            "ssmd_connections_opened": {name: float(state.opens) for name, state in states.items()},
+            "ssmd_connections_closed": {name: float(state.closes) for name, state in states.items()},
+            "ssmd_connect_failures": {name: float(state.failures) for name, state in states.items()},
+            "ssmd_stalls": {name: float(state.stalls) for name, state in states.items()},
+            "ssmd_resyncs": {name: float(state.resyncs) for name, state in states.items()},
+            "ssmd_live": {name: float(state.phase == "live") for name, state in states.items()},
+            "ssmd_last_received_timestamp_seconds": {name: state.last_recv_ns / 1e9 for name, state in states.items()},
+            "ssmd_ring_full_seconds": {name: state.ring_full_ns / 1e9 for name, state in states.items()},
+            "ssmd_child_restarts": {child.spec.name: float(child.restarts) for child in self._children},
+        }
+        return readings | (store.readings() if store else {})
+
+
+def simulator_arguments(simulator: Any) -> tuple[str, ...]:
+    """The command line of the local exchange: every key of the section is the flag of that name."""
+    arguments: list[str] = ["-m", "ssmd.simulator", "--die-with-parent"]
+    for name, value in simulator.model_dump().items():
+        flag = "--" + name.replace("_", "-")
+        if name == "faults":
+            for fault in value:
+                arguments += ["--fault", fault]
+        elif value is True:
+            arguments.append(flag)
+        elif value is not None and value is not False:
+            arguments += [flag, str(value)]
+    return tuple(arguments)
+
+
+def install_signals(connector: Connector) -> None:
+    """SIGTERM and SIGINT end the run in order; a second one changes nothing."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        gevent.signal_handler(number, connector.stop)

@@ -1,0 +1,598 @@
+"""One Kalshi socket and its life: connect, sign in, record, reconnect for ever.
+
+The thin shell around the sans-IO session (`ssmd.kalshi.protocol`): it owns the socket, the clock, the randomness
+and two greenlets, a reader and a ticker. websocket-client makes the connection (TLS, proxy, handshake) and
+sends; after the handshake its socket is ours: chunks go from `recv_into` straight into the C decoder, which
+writes records into the ring. Python sees only what `ssmd.wire.Event` lists.
+
+Invariants: nothing read from a socket is dropped (a full ring stops the reading); every connection, every
+failed attempt and every loss leaves a record; only a refusal of our credentials ends `run`.
+"""
+
+from __future__ import annotations
+
+import random
+import ssl
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import gevent
+import structlog
+import websocket
+from gevent.event import Event as StopEvent
+from gevent.lock import RLock
+from gevent.queue import Queue
+
+from ssmd import records
+from ssmd.environment import Environment
+from ssmd.errors import ExchangeError, RefusedError, SsmdError, UsageError
+from ssmd.exchange import ClientState, Recorder
+from ssmd.kalshi import auth, planner, protocol, rest
+from ssmd.wire import Event, EventKind, FeedStatus, WireConnection
+
+CONNECT_TIMEOUT_S = 15.0
+TICK_S = 0.5
+FULL_NAP_S = 0.001
+FULL_NAP_MAX_S = 0.02
+READS_BEFORE_YIELD = 8
+_WS_PATH = "/trade-api/ws/v2"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Where to go and as whom. `ca_file` None = the machine's certificate authorities."""
+
+    websocket_url: str
+    rest_url: str
+    ca_file: str | None
+    proxy: str | None
+    credentials: auth.Credentials
+
+
+@dataclass(slots=True)
+class _Loss:
+    """How a socket ended. `code` is a WebSocket close code, 0 = none."""
+
+    reason: str
+    code: int = 0
+    cause: records.GapCause = records.GapCause.DISCONNECT
+
+
+class Backoff:
+    """Full-jitter exponential back-off: a random wait up to a limit that doubles from min to max."""
+
+    def __init__(self, minimum_s: float, maximum_s: float, uniform: Callable[[float, float], float]) -> None:
+        self._minimum_s, self._maximum_s, self._uniform = minimum_s, maximum_s, uniform
+        self._limit_s = minimum_s
+
+    def next_s(self) -> float:
+        wait_s = self._uniform(self._minimum_s / 2, self._limit_s)
+        self._limit_s = min(self._limit_s * 2, self._maximum_s)
+        return wait_s
+
+    def reset(self) -> None:
+        self._limit_s = self._minimum_s
+
+
+def tls_context(ca_file: str | None) -> ssl.SSLContext:
+    """Certificates and host names are always checked; the one thing to choose is whose signature counts."""
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise UsageError(
+            f"exchange.ca_file: {ca_file} cannot be used: {error}", hint="Give a readable PEM file of certificates."
+        ) from None
+
+
+def connect(endpoints: Endpoints, *, now_ms: int) -> websocket.WebSocket:
+    """Opens and signs in one WebSocket.
+
+    Raises RefusedError for 401/403 (a retry does not help), ExchangeError for all that a retry may mend.
+    """
+    path = urlsplit(endpoints.websocket_url).path or _WS_PATH
+    headers = auth.headers(endpoints.credentials, now_ms, "GET", path)
+    options: dict[str, Any] = {"header": [f"{name}: {value}" for name, value in headers.items()], "redirect_limit": 0}
+    if endpoints.websocket_url.startswith("wss://"):
+        options["sslopt"] = {"context": tls_context(endpoints.ca_file)}
+    options |= _proxy_options(endpoints.proxy)
+    try:
+        return websocket.create_connection(
+            endpoints.websocket_url, timeout=CONNECT_TIMEOUT_S, skip_utf8_validation=True, **options
+        )
+    except websocket.WebSocketBadStatusException as error:
+        raise _bad_status(error) from None
+    except ssl.SSLCertVerificationError as error:
+        raise ExchangeError(
+            f"the certificate of {endpoints.websocket_url} was not accepted: {error.verify_message}",
+            hint="If a proxy or a private authority stands between, name its certificate in exchange.ca_file.",
+        ) from None
+    except (OSError, websocket.WebSocketException, ValueError) as error:
+        raise ExchangeError(f"cannot connect to {endpoints.websocket_url}: {error or type(error).__name__}") from None
+
+
+class StatusError(ExchangeError):
+    """The handshake was answered with an HTTP status other than 101."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def _bad_status(error: websocket.WebSocketBadStatusException) -> SsmdError:
+    body = bytes(error.resp_body or b"")[:300].decode("utf-8", "replace").strip()
+    if error.status_code in (401, 403):
+        return RefusedError(
+            f"the exchange refused the sign-in (HTTP {error.status_code}): {body}", hint=rest.refusal_hint(body)
+        )
+    return StatusError(f"the handshake was answered with HTTP {error.status_code}: {body}", error.status_code)
+
+
+def _proxy_options(proxy: str | None) -> dict[str, Any]:
+    if not proxy:
+        return {}
+    parts = urlsplit(proxy)
+    options: dict[str, Any] = {
+        "http_proxy_host": parts.hostname,
+        "http_proxy_port": parts.port or 80,
+        "proxy_type": parts.scheme or "http",
+    }
+    if parts.username:
+        options["http_proxy_auth"] = (parts.username, parts.password or "")
+    return options
+
+
+def session_settings(environment: Environment) -> protocol.Settings:
+    """What of the environment concerns the session."""
+    connector = environment.connector
+    return protocol.Settings(
+        use_yes_price=connector.use_yes_price,
+        command_batch=connector.subscribe_batch,
+        stall_after_ns=int(connector.stall_after_s * 1e9),
+    )
+
+
+def _text(path: object) -> str | None:
+    return None if path is None else str(path)
+
+
+def _receive(session: protocol.Session, *, event: Event, now_ns: int) -> Sequence[protocol.Action]:
+    return session.receive(event, now_ns)
+
+
+class Client:
+    """One socket, reconnected for ever; `run` is a greenlet body."""
+
+    def __init__(
+        self,
+        name: str,
+        plan: planner.ConnectionPlan,
+        endpoints: Callable[[], Endpoints],
+        recorder: Recorder,
+        environment: Environment,
+        *,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self.state = ClientState(name=name)
+        self._plan = plan
+        self._endpoints = endpoints
+        self._recorder = recorder
+        self._environment = environment
+        self._log = structlog.get_logger().bind(client=name)
+        reconnect = environment.connector.reconnect
+        self._backoff = Backoff(reconnect.min_ms / 1000, reconnect.max_s, uniform)
+        self._stop = StopEvent()
+        self._socket: websocket.WebSocket | None = None
+        self._session: protocol.Session | None = None
+        self._loss: _Loss | None = None
+        self._open_gaps: list[int] = []
+        self._warned: set[str] = set()
+        self._in_order = RLock()
+        self._outbox: Queue[tuple[bytes, int]] = Queue()
+
+    # ---- life -------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        while not self._stop.is_set():
+            self.state.phase = "connecting"
+            connection = self._recorder.next_connection()
+            self.state.connection = connection
+            endpoints = self._endpoints()
+            try:
+                socket = connect(endpoints, now_ms=self._recorder.now_ns() // 1_000_000)
+            except (RefusedError, ExchangeError) as error:
+                self._note_refusal(connection, endpoints, error)
+                if isinstance(error, RefusedError):
+                    self.state.phase, self.state.detail = "stopped", str(error)
+                    raise
+            else:
+                self._serve(socket, connection, endpoints)
+            if not self._stop.is_set():
+                self.state.phase = "waiting"
+                self._stop.wait(self._backoff.next_s())
+        self.state.phase = "stopped"
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._end_socket(_Loss("stopped as asked", 1000))
+
+    def change_plan(self, plan: planner.ConnectionPlan) -> None:
+        """Adds and removes markets on the running subscriptions, or keeps the plan for the next connection."""
+        self._plan = plan
+        if self._loss is None:
+            self._perform(lambda session: session.change_plan(plan, self._recorder.now_ns()))
+
+    # ---- one connection ----------------------------------------------------------------------
+
+    def _serve(self, socket: websocket.WebSocket, connection: int, endpoints: Endpoints) -> None:
+        """Everything between the handshake and the loss of one socket."""
+        opened_ns = self._recorder.now_ns()
+        state = self.state
+        state.opens += 1
+        state.opened_ns, state.frames, state.phase, state.detail = opened_ns, 0, "subscribing", ""
+        self._loss = None
+        self._socket = socket
+        wire = self._recorder.wire(connection)
+        self._recorder.record(
+            records.connection_event(
+                what=records.ConnectionWhat.OPENED,
+                connection=connection,
+                recv_ns=opened_ns,
+                recv_ticks=self._recorder.ticks(),
+                url=endpoints.websocket_url,
+                use_yes_price=self._environment.connector.use_yes_price,
+            )
+        )
+        self._log.info("connected", connection=connection, url=endpoints.websocket_url)
+        self._session = session = protocol.Session(self._plan, settings=session_settings(self._environment))
+        self._outbox = Queue()
+        helpers = [gevent.spawn(self._tick_forever, wire), gevent.spawn(self._send_forever, socket)]
+        try:
+            self._perform(lambda session: session.opened(opened_ns))
+            loss = self._read(socket, wire)
+        except Exception as error:  # a fault of ours on one socket must not end the recording on it
+            if self._loss is None:
+                self._log.exception("the connection failed on a fault of ssmd")
+                self._loss = _Loss(f"internal error: {error!r}")
+            loss = self._loss
+        finally:
+            gevent.killall(helpers)
+            session.closed(self._recorder.now_ns())
+            self._open_gaps += session.open_gaps
+            self._session = None
+            self._end_socket(self._loss or _Loss("closed"))
+            self._socket = None
+        self._note_loss(wire, connection, opened_ns, self._loss or loss)
+
+    def _read(self, socket: websocket.WebSocket, wire: WireConnection) -> _Loss:
+        """Reads until the socket ends; returns how."""
+        raw = socket.sock
+        raw.settimeout(None)
+        recv_into, buffer, feed = raw.recv_into, wire.buffer, wire.feed
+        loop = gevent.get_hub().loop
+        waited_at, reads = loop.now(), 0
+        while self._loss is None:
+            try:
+                received = recv_into(buffer)
+            except OSError as error:
+                return self._loss or _Loss(f"the connection was lost: {error.strerror or error}")
+            if received == 0:
+                return self._loss or _Loss("the exchange closed the connection without a close frame")
+            status = feed(received)
+            if wire.events or status != FeedStatus.OK:
+                self._handle(wire, status)
+            # A socket that always has data never lets other greenlets run: the loop's clock stands still then.
+            if loop.now() != waited_at:
+                waited_at, reads = loop.now(), 0
+            elif (reads := reads + 1) >= READS_BEFORE_YIELD:
+                gevent.sleep(1e-6)
+        return self._loss
+
+    def _handle(self, wire: WireConnection, status: FeedStatus) -> None:
+        """Acts on what one feed handed back, until the buffer is empty."""
+        while True:
+            for event in wire.events:
+                self._note_event(event.kind)
+                self._perform(partial(_receive, event=event, now_ns=wire.last_recv_ns))
+            if status == FeedStatus.FULL:
+                status = self._wait_for_room(wire)
+            elif status == FeedStatus.MORE:
+                status = wire.feed(0)
+            else:
+                break
+        if status == FeedStatus.PROTOCOL:
+            self._end_socket(_Loss("the exchange broke the WebSocket protocol", 1002))
+        elif status == FeedStatus.TOO_LARGE:
+            self._end_socket(_Loss("a message was larger than max_frame_bytes", 1009))
+        elif status == FeedStatus.CLOSED:
+            self._end_socket(_Loss("the exchange closed the connection"))
+
+    def _wait_for_room(self, wire: WireConnection) -> FeedStatus:
+        """The ring is full: TCP holds the exchange back while we look again, ever less often."""
+        state, nap_s = self.state, FULL_NAP_S
+        began_ns = state.ring_full_since_ns = self._recorder.now_ns()
+        status = FeedStatus.FULL
+        while status == FeedStatus.FULL and not wire.events:
+            gevent.sleep(nap_s)
+            nap_s = min(nap_s * 2, FULL_NAP_MAX_S)
+            status = wire.feed(0)
+        state.ring_full_since_ns = 0
+        state.ring_full_ns += self._recorder.now_ns() - began_ns
+        return status
+
+    def _tick_forever(self, wire: WireConnection) -> None:
+        while self._loss is None and self._session is not None:
+            now_ns = self._recorder.now_ns()
+            state, session = self.state, self._session
+            state.last_recv_ns, state.frames = wire.last_recv_ns, wire.frames
+            if state.ring_full_since_ns:  # silence of our own making is no stall
+                session.not_reading(now_ns)
+            elif wire.last_recv_ns:
+                session.received_data(wire.last_recv_ns)
+            self._perform(lambda session: session.tick(self._recorder.now_ns()))
+            wait_s = TICK_S
+            if session.next_deadline_ns is not None:
+                wait_s = min(max((session.next_deadline_ns - now_ns) / 1e9, 0.01), TICK_S)
+            gevent.sleep(wait_s)
+
+    # ---- what the session asks for -------------------------------------------------------------
+
+    def _perform(self, asked: Callable[[protocol.Session], Iterable[protocol.Action]]) -> None:
+        """Calls the session and carries out what it answers, in order, before anybody else may call it."""
+        with self._in_order:
+            session = self._session
+            if session is None:
+                return
+            waiting = deque(asked(session))
+            while waiting:
+                waiting.extendleft(reversed(self._carry_out(session, waiting.popleft())))
+            if session.live and self.state.phase == "subscribing":
+                self._became_live()
+
+    def _carry_out(self, session: protocol.Session, action: protocol.Action) -> Sequence[protocol.Action]:
+        """One action; returns what follows from it."""
+        match action:
+            case protocol.SendText(data):
+                self._outbox.put((data, websocket.ABNF.OPCODE_TEXT))
+            case protocol.SendPong(payload):
+                self._outbox.put((payload, websocket.ABNF.OPCODE_PONG))
+            case protocol.SendPing(payload):
+                self._outbox.put((payload, websocket.ABNF.OPCODE_PING))
+            case protocol.RecordGap():
+                return session.recorded(action.token, self._record_gap(action))
+            case protocol.RecordEvent():
+                self._record_event(action)
+            case protocol.Warn(key, message):
+                self._warn(key, message)
+            case protocol.Close(code, reason, stalled):
+                self.state.stalls += stalled
+                cause = records.GapCause.STALL if stalled else records.GapCause.DISCONNECT
+                self._end_socket(_Loss(reason, code, cause))
+        return ()
+
+    def _send_forever(self, socket: websocket.WebSocket) -> None:
+        """Sends on a greenlet of its own: an exchange that does not read must not stop us from reading."""
+        while True:
+            data, opcode = self._outbox.get()
+            try:
+                socket.send(data, opcode)
+            except (OSError, websocket.WebSocketException) as error:
+                self._end_socket(_Loss(f"sending failed: {error}"))
+                return
+
+    def _record_gap(self, action: protocol.RecordGap) -> int:
+        self._recorder.count_gap(action.cause.name.lower())
+        return self._recorder.record(
+            records.gap(
+                cause=action.cause,
+                connection=self.state.connection,
+                sid=action.sid,
+                recv_ns=self._recorder.now_ns(),
+                recv_ticks=self._recorder.ticks(),
+                from_seq=action.from_seq,
+                to_seq=action.to_seq,
+                from_ns=action.from_ns,
+                to_ns=action.to_ns,
+                detail=action.detail,
+            )
+        )
+
+    def _record_event(self, action: protocol.RecordEvent) -> None:
+        if action.what is records.ConnectionWhat.RESYNCED:
+            self.state.resyncs += 1
+        self._recorder.record(
+            records.connection_event(
+                what=action.what,
+                connection=self.state.connection,
+                sid=action.sid,
+                recv_ns=self._recorder.now_ns(),
+                recv_ticks=self._recorder.ticks(),
+                reason=action.reason,
+                gap_number=action.gap_number,
+                channel=action.channel,
+                markets=action.markets,
+            )
+        )
+
+    def _became_live(self) -> None:
+        """Every subscription is confirmed: what was unseen since the last socket ends here."""
+        self.state.phase = "live"
+        self._backoff.reset()
+        self._log.info("subscribed", connection=self.state.connection)
+        gaps, self._open_gaps = self._open_gaps, []
+        for number in gaps:
+            self._record_event(
+                protocol.RecordEvent(what=records.ConnectionWhat.RESYNCED, gap_number=number, reason="reconnected")
+            )
+
+    def _note_event(self, kind: EventKind) -> None:
+        if kind == EventKind.GAP:
+            self._recorder.count_gap("sequence")
+
+    def _warn(self, key: str, message: str) -> None:
+        if key not in self._warned:  # once for each thing, not once a message
+            self._warned.add(key)
+            self._log.warning(message, connection=self.state.connection)
+
+    # ---- ends ------------------------------------------------------------------------------------
+
+    def _end_socket(self, loss: _Loss) -> None:
+        """Closes the socket, once; the reader then finds out. Never waits for the other side."""
+        if self._loss is None:
+            self._loss = loss
+        socket = self._socket
+        if socket is None or socket.sock is None:
+            return
+        raw = socket.sock
+        if self._loss.code:
+            with gevent.Timeout(0.5, False):
+                try:
+                    socket.send(self._loss.code.to_bytes(2, "big"), websocket.ABNF.OPCODE_CLOSE)
+                except (OSError, websocket.WebSocketException):
+                    pass
+        try:
+            raw.close()
+        except OSError:
+            pass
+
+    def _note_loss(self, wire: WireConnection, connection: int, opened_ns: int, loss: _Loss) -> None:
+        state, now_ns = self.state, self._recorder.now_ns()
+        state.closes += 1
+        state.frames, state.last_recv_ns = wire.frames, wire.last_recv_ns
+        stopping = self._stop.is_set()
+        self._recorder.record(
+            records.connection_event(
+                what=records.ConnectionWhat.CLOSED,
+                connection=connection,
+                recv_ns=now_ns,
+                recv_ticks=self._recorder.ticks(),
+                reason=loss.reason,
+                code=loss.code,
+                messages=wire.frames,
+                opened_ns=opened_ns,
+            )
+        )
+        log = self._log.info if stopping else self._log.warning
+        log("disconnected", connection=connection, reason=loss.reason, messages=wire.frames)
+        if not stopping:
+            number = self._recorder.record(
+                records.gap(
+                    cause=loss.cause,
+                    connection=connection,
+                    recv_ns=now_ns,
+                    recv_ticks=self._recorder.ticks(),
+                    from_ns=wire.last_recv_ns or opened_ns,
+                    detail=loss.reason,
+                )
+            )
+            self._recorder.count_gap(loss.cause.name.lower())
+            self._open_gaps.append(number)
+
+    def _note_refusal(self, connection: int, endpoints: Endpoints, error: SsmdError) -> None:
+        self.state.failures += 1
+        self.state.detail = str(error.args[0])
+        self._recorder.record(
+            records.connection_event(
+                what=records.ConnectionWhat.REFUSED,
+                connection=connection,
+                recv_ns=self._recorder.now_ns(),
+                recv_ticks=self._recorder.ticks(),
+                reason=str(error.args[0]),
+                code=getattr(error, "status", 401 if isinstance(error, RefusedError) else 0),
+                url=endpoints.websocket_url,
+            )
+        )
+        self._log.warning("could not connect", connection=connection, reason=str(error.args[0]))
+
+
+class Exchange:
+    """Kalshi, as `ssmd.exchange.Exchange` wants it. `simulator`: what the local exchange said when it began."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        recorder: Recorder,
+        secret: Callable[[str, str], str],
+        simulator: Mapping[str, str] | None,
+    ) -> None:
+        self._environment = environment
+        self._recorder = recorder
+        self._secret = secret
+        self._simulator = simulator
+        self._clients: list[Client] = []
+        self._log = structlog.get_logger()
+        if simulator is None:
+            self._fixed: Endpoints | None = self._from_environment()
+        else:
+            self._fixed = None
+
+    def endpoints(self) -> Endpoints:
+        """Fixed by the environment; with the simulator whatever its present process listens on."""
+        return self._fixed if self._fixed is not None else self._from_simulator()
+
+    def clients(self) -> Sequence[Client]:
+        self._current = self._plan(None)
+        self._clients = [
+            Client(f"{self._environment.feed}-{index}", plan, self.endpoints, self._recorder, self._environment)
+            for index, plan in enumerate(self._current.connections)
+        ]
+        return self._clients
+
+    def refresh(self) -> None:
+        """Markets come and go: resolves the subscriptions again. A failure leaves the running plan as it is."""
+        self._current = self._plan(self._current)
+        for client, plan in zip(self._clients, self._current.connections, strict=False):
+            client.change_plan(plan)
+
+    def _plan(self, previous: planner.Plan | None) -> planner.Plan:
+        """The subscriptions of the environment, looked up now."""
+        environment = self._environment
+        plan = planner.plan(
+            environment.subscriptions,
+            self._look_up(planner.needs(environment.subscriptions)),
+            shard_index=environment.shard.index,
+            shard_count=environment.shard.count,
+            max_markets_per_connection=environment.connector.max_markets_per_connection,
+            previous=previous,
+        )
+        for warning in plan.warnings:
+            self._log.warning(warning)
+        return plan
+
+    def _look_up(self, needs: planner.Needs) -> planner.Resolved:
+        """Asks REST for the markets that the subscriptions name by series, by event, or not at all."""
+        if needs == planner.Needs():
+            return planner.Resolved()
+        endpoints = self.endpoints()
+        with rest.RestClient(
+            endpoints.rest_url,
+            credentials=endpoints.credentials,
+            ca_file=endpoints.ca_file,
+            proxy=endpoints.proxy,
+            warn=self._log.warning,
+        ) as client:
+            return client.resolve(needs)
+
+    def _from_environment(self) -> Endpoints:
+        exchange = self._environment.exchange
+        key_id, pem = self._secret("kalshi", "key_id"), self._secret("kalshi", "private_key")
+        assert exchange.websocket_url is not None and exchange.rest_url is not None
+        return Endpoints(
+            exchange.websocket_url,
+            exchange.rest_url,
+            _text(exchange.ca_file),
+            _text(exchange.proxy),
+            auth.Credentials(key_id, auth.load_key(pem)),
+        )
+
+    def _from_simulator(self) -> Endpoints:
+        assert self._simulator is not None
+        ready = self._simulator
+        credentials = auth.Credentials(
+            ready["key_id"], auth.load_key(Path(ready["private_key_path"]).read_text("ascii"))
+        )
+        return Endpoints(ready["ws_url"], ready["rest_url"], ready.get("ca_file"), None, credentials)

@@ -1,0 +1,87 @@
+"""What `ssmd run` shows a person: one live line while it runs, a summary when it ends.
+
+Pure text from numbers: who prints it, and where, is the caller's. Not for: logs (structlog), metrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The connector's numbers at one instant. Times in seconds, sizes in bytes."""
+
+    elapsed_s: float
+    frames: int
+    records: int
+    written_bytes: int
+    ring_used_bytes: int
+    lag_records: int  # in the ring, not yet in a file
+    gaps: int
+    unresolved: int
+    reconnects: int
+    live: int  # clients with every subscription confirmed
+    clients: int
+    unparsed: int
+    by_kind: Mapping[str, int] = field(default_factory=dict)
+    trouble: str = ""
+
+
+def human_bytes(count: float) -> str:
+    """1536 -> '1.5 KiB'."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024 or unit == "GiB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    raise AssertionError("unreachable")
+
+
+def human_duration(seconds: float) -> str:
+    """3725 -> '1h02m05s'."""
+    whole = int(seconds)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    if hours:
+        return f"{hours}h{minutes:02}m{rest:02}s"
+    return f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
+
+
+def live_line(now: Snapshot, before: Snapshot) -> str:
+    """The line of a terminal; rates are those since `before`."""
+    span_s = max(now.elapsed_s - before.elapsed_s, 1e-9)
+    parts = [
+        human_duration(now.elapsed_s),
+        f"{(now.frames - before.frames) / span_s:,.0f} messages/s",
+        f"{now.records:,} records",
+        f"{human_bytes(now.written_bytes)} written",
+        f"lag {now.lag_records:,}",
+        f"gaps {now.gaps}" + (f" ({now.unresolved} open)" if now.unresolved else ""),
+        f"reconnects {now.reconnects}",
+        f"live {now.live}/{now.clients}",
+    ]
+    if now.trouble:
+        parts.append(f"TROUBLE: {now.trouble}")
+    return " · ".join(parts)
+
+
+def summary(end: Snapshot, *, folder: str, sealed: bool) -> str:
+    """The closing words of a run."""
+    kinds = ", ".join(
+        f"{count:,} {kind}" for kind, count in sorted(end.by_kind.items(), key=lambda item: -item[1]) if count
+    )
+    state = "sealed" if sealed else "NOT sealed: the next run goes on with it"
+    rate = end.frames / end.elapsed_s if end.elapsed_s > 0 else 0.0
+    lines = [
+        f"Captured {end.frames:,} messages in {human_duration(end.elapsed_s)} ({rate:,.0f} a second).",
+        f"  records     {end.records:,}: {kinds or 'none'}",
+        f"  on disk     {human_bytes(end.written_bytes)} in {folder}, {state}",
+        f"  gaps        {end.gaps}" + ("" if end.gaps else " (nothing is known to be missing)"),
+        f"  reconnects  {end.reconnects}",
+    ]
+    if end.unparsed:
+        lines.append(f"  unparsed    {end.unparsed:,} messages, kept as bytes: ssmd cat {folder} --kind unparsed")
+    if end.lag_records:
+        lines.append(f"  in the ring {end.lag_records:,} records are not in a file yet: start again to write them")
+    lines.append(f"Prove it: ssmd verify {folder}")
+    return "\n".join(lines)

@@ -1,0 +1,268 @@
+"""The recording end of a run: ring, writer and flusher of one journal, opened in the order that loses nothing.
+
+    ring file there, of this boot     go on with it: the flusher writes what a dead run left, numbers continue
+    ring gone, or of another boot     the segment files decide (ssmd.journal.recover), a new ring starts from them
+    files shorter than committed      bytes were lost on disk: the files decide, what the ring still holds goes into a
+                                      segment of its own, and the ring is made anew
+
+A clean end removes the ring: all it held is in sealed files then. One process holds a journal at a time; the locks of
+the ring and of the journal's folder see to that. Not for: sockets, decoding, what a record means.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from ssmd import normalizer, records
+from ssmd.children import Child
+from ssmd.environment import Environment
+from ssmd.errors import DamageError, StorageError, UsageError
+from ssmd.journal.recover import Recovery, recover
+from ssmd.metrics import Reading
+from ssmd.native import clock
+from ssmd.native.failure import MissingError, StaleError
+from ssmd.native.flusher import Flusher, FlusherOptions, FlusherThread, Stop
+from ssmd.native.ring import FlusherState, Resume, Ring, Role
+from ssmd.native.wire import Connection, Writer
+from ssmd.schedule import day_table
+from ssmd.wire import WireConnection
+
+
+def flusher_options(environment: Environment, *, forget_segment: bool = False) -> FlusherOptions:
+    """What of the environment concerns the flusher, wherever it runs."""
+    flusher, schedule = environment.flusher, environment.schedule
+    return FlusherOptions(
+        root=journal_root(environment),
+        sync_interval_ms=flusher.sync_interval_ms,
+        sync_bytes=flusher.sync_bytes,
+        rotate_minutes=flusher.rotate_minutes,
+        rotate_bytes=flusher.rotate_bytes,
+        nap_us=flusher.nap_us,
+        days=day_table(schedule.timezone, schedule.day_start, around_ns=time.time_ns()),
+        forget_segment=forget_segment,
+    )
+
+
+def journal_root(environment: Environment) -> Path:
+    """The folder of the feed's journal."""
+    return Path(environment.storage.path) / environment.feed
+
+
+class Store:
+    """An open journal with its ring. Raises UsageError where another process has it or the folder cannot be written."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+        self._log = structlog.get_logger()
+        self._path = Path(str(environment.ring.path))
+        self._root = journal_root(environment)
+        _make_folders(self._root, self._path.parent)
+        self.found = self._prepare()
+        self._ring = Ring.open(self._path, environment.ring.size_bytes, role=Role.PRODUCER, create=False)
+        resume = self._ring.resume()
+        self._writer = Writer(self._ring, resume.last_number)
+        self._last_connection = resume.max_connection
+        self._written_before = self._ring.status().written_bytes
+        self._thread: FlusherThread | None = None
+        if environment.flusher.mode == "thread":
+            try:
+                self._thread = FlusherThread.start(self._path, flusher_options(environment))
+            except BaseException:
+                self._ring.close()
+                raise
+
+    # ---- start -----------------------------------------------------------------------------------------------------
+
+    def _prepare(self) -> Recovery:
+        """Brings ring and files to a state that a writer and a flusher can go on from; says where that is."""
+        try:
+            with Ring.open(self._path, self._environment.ring.size_bytes, role=Role.PRODUCER, create=False) as ring:
+                resume = ring.resume()
+        except MissingError:
+            return self._from_files(Resume())
+        except StaleError:
+            self._log.warning("the ring is from before the last boot: the files decide what was recorded")
+            return self._from_files(Resume())
+        try:
+            Flusher.open(self._path, flusher_options(self._environment)).abandon()
+        except DamageError as error:
+            self._log.error("the files lack bytes that were written to them", reason=str(error))
+            return self._rescue(resume)
+        return Recovery(resume.last_number, resume.last_recv_ns, resume.max_connection, resume.clean)
+
+    def _from_files(self, known: Resume) -> Recovery:
+        found = recover(self._root)
+        for cut in found.cut:
+            self._log.error(
+                "damaged bytes were cut off",
+                segment=str(cut.segment),
+                offset=cut.offset,
+                bytes=cut.bytes,
+                what=cut.what,
+            )
+        last_number = max(found.last_number, known.last_number)
+        max_connection = max(found.max_connection, known.max_connection)
+        resume = Resume(last_number, max(found.last_recv_ns, known.last_recv_ns), max_connection, found.clean)
+        Ring.create(self._path, self._environment.ring.size_bytes, resume)
+        return Recovery(last_number, resume.last_recv_ns, max_connection, found.clean, found.cut)
+
+    def _rescue(self, resume: Resume) -> Recovery:
+        """The files were cut behind our back. Nothing that the ring still holds is given up for that."""
+        found = recover(self._root)
+        with Flusher.open(self._path, flusher_options(self._environment, forget_segment=True)) as flusher:
+            flusher.close(seal=True)
+        again = self._from_files(Resume(resume.last_number, resume.last_recv_ns, resume.max_connection, clean=False))
+        return Recovery(again.last_number, again.last_recv_ns, again.max_connection, False, (*found.cut, *again.cut))
+
+    # ---- recording -------------------------------------------------------------------------------------------------
+
+    def next_connection(self) -> int:
+        self._last_connection += 1
+        return self._last_connection
+
+    def wire(self, connection: int) -> WireConnection:
+        environment = self._environment
+        keep_frames, yes_price = environment.flusher.keep_frames, environment.connector.use_yes_price
+        if environment.normalizer == "python":
+            return normalizer.Connection(
+                self._writer,
+                connection=connection,
+                stamp=_stamp,
+                use_yes_price=yes_price,
+                keep_frames=keep_frames,
+                max_frame_bytes=environment.max_frame_bytes,
+                limit_bytes=self._ring.limit,
+            )
+        return Connection(
+            self._writer,
+            connection,
+            max_frame_bytes=environment.max_frame_bytes,
+            use_yes_price=yes_price,
+            keep_frames=keep_frames,
+        )
+
+    def push(self, record: bytes) -> int:
+        """The number that the record got, 0 when the ring is full."""
+        return self._writer.push(record)
+
+    def ticks(self) -> int:
+        return clock.now_tsc()
+
+    def anchor_record(self) -> bytes:
+        """A ClockAnchor as of now."""
+        anchor = clock.anchor()
+        ticks, now_ns = clock.stamp()
+        return records.clock_anchor(
+            recv_ns=now_ns,
+            recv_ticks=ticks,
+            ticks=anchor.ticks,
+            wall_ns=anchor.wall_ns,
+            ns_per_tick_q32=anchor.ns_per_tick_q32,
+            source=records.ClockSource(anchor.source),
+            uncertainty_ns=anchor.uncertainty_ns,
+        )
+
+    # ---- looking ---------------------------------------------------------------------------------------------------
+
+    def watch(self) -> None:
+        """Raises StorageError when the flusher's thread has ended by itself."""
+        if self._thread is not None and self._thread.finished():
+            raise StorageError(f"the flusher ended by itself: {self._thread.status().error or 'no error is known'}")
+
+    def flusher_trouble(self, heartbeat_limit_ns: int) -> str | None:
+        """What is wrong with the flusher, in a sentence; None = nothing."""
+        status = self._ring.status()
+        if status.state == FlusherState.STALLED:
+            stuck_s = (time.time_ns() - status.error_since_ns) / 1e9
+            return f"cannot write for {stuck_s:.0f} s: {status.error}; the data waits in the ring"
+        if status.state in (FlusherState.NONE, FlusherState.STARTING):
+            return "is not running yet"
+        if status.state == FlusherState.STOPPED:
+            return "has stopped"
+        silent_ns = time.time_ns() - status.heartbeat_ns
+        return f"has not moved for {silent_ns / 1e9:.0f} s" if silent_ns > heartbeat_limit_ns else None
+
+    def counters(self) -> Mapping[str, Any]:
+        return self._writer.counters()
+
+    def cursors(self) -> dict[str, int]:
+        """Last record number in the ring, in the files, on the disk."""
+        commit = self._ring.commit()
+        return {"ring": self._writer.next_number - 1, "written": commit.last_number, "durable": commit.durable_number}
+
+    def written_bytes(self) -> int:
+        """Bytes written to files in this run."""
+        return self._ring.status().written_bytes - self._written_before
+
+    def ring_used_bytes(self) -> int:
+        return self._ring.head - self._ring.tail
+
+    def readings(self) -> dict[str, Reading]:
+        counters, status = self.counters(), self._ring.status()
+        return {
+            "ssmd_frames_received": float(counters["frames"]),
+            "ssmd_received_bytes": float(counters["bytes"]),
+            "ssmd_records": {kind: float(count) for kind, count in counters["records"].items()},
+            "ssmd_repeats": float(counters["repeats"]),
+            "ssmd_unknown_fields": float(counters["unknown_fields"]),
+            "ssmd_unknown_types": float(counters["unknown_types"]),
+            "ssmd_unknown_values": float(counters["unknown_values"]),
+            "ssmd_malformed_fields": float(counters["malformed"]),
+            "ssmd_ring_capacity_bytes": float(self._ring.capacity),
+            "ssmd_ring_used_bytes": float(self.ring_used_bytes()),
+            "ssmd_record_number": {cursor: float(number) for cursor, number in self.cursors().items()},
+            "ssmd_written_bytes": float(status.written_bytes),
+            "ssmd_segments_sealed": float(status.segments_sealed),
+            "ssmd_syncs": float(status.syncs),
+            "ssmd_sync_longest_seconds": status.longest_sync_ns / 1e9,
+            "ssmd_flusher_error": float(status.sys_errno),
+        }
+
+    # ---- end -------------------------------------------------------------------------------------------------------
+
+    def close(self, deadline: float, *, flusher_child: Child | None = None) -> bool:
+        """Waits until `deadline` (time.monotonic) for all to be sealed. False: the rest waits in the ring."""
+        if self._thread is not None:
+            done = self._thread.stop(max(deadline - time.monotonic(), 0.1), seal=True)
+            if not done:
+                self._thread.request_stop(Stop.NOW)
+            done = done and self._thread.drained
+        else:
+            done = flusher_child is not None and flusher_child.wait(max(deadline - time.monotonic(), 0.1))
+        done = done and self._ring.head == self._ring.tail
+        if not done:
+            self._log.error(
+                "not all could be written: the rest waits in the ring",
+                ring=str(self._path),
+                trouble=self._ring.status().error,
+            )
+        elif self._thread is not None:
+            self._path.unlink(missing_ok=True)  # while we hold its lock: nobody can have begun to use it
+        return done
+
+
+def _stamp() -> tuple[int, int]:
+    ticks, now_ns = clock.stamp()
+    return now_ns, ticks
+
+
+def _make_folders(root: Path, ring_folder: Path) -> None:
+    for folder, key in ((root, "storage.path"), (ring_folder, "ring.path")):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"{key}: {folder} cannot be made: {error.strerror}",
+                hint="Choose a folder that this user may write, with --data DIR.",
+            ) from None
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise UsageError(
+                f"{key}: {folder} cannot be written by this user",
+                hint="Change its owner or mode, or choose another with --data DIR.",
+            )
