@@ -50,6 +50,7 @@ SID_LIMIT = 1024  # sids that one connection tracks
 UNPARSED_OVERHEAD_BYTES = 256  # most that an unparsed record takes beside its frame, rounded up
 DEFAULT_LIMIT_BYTES = 2 * 1024 * 1024
 DEFAULT_MAX_FRAME_BYTES = 1024 * 1024
+DEFAULT_RECV_BYTES = 256 * 1024
 
 _INT_BOUND = 10**15  # every int of the wire is smaller in size
 _MS_BOUND = 9 * 10**12  # times beyond do not fit Int64 nanoseconds
@@ -985,14 +986,14 @@ class Connection:
     def __init__(
         self,
         writer: RecordWriter,
-        *,
         connection: int,
+        *,
         stamp: Callable[[], tuple[int, int]],
         use_yes_price: bool = True,
         keep_frames: bool = True,
         max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES,
         limit_bytes: int = DEFAULT_LIMIT_BYTES,
-        buffer_bytes: int = 256 * 1024,
+        recv_bytes: int = DEFAULT_RECV_BYTES,
         max_events: int = 256,
     ) -> None:
         if limit_bytes < max_frame_bytes + UNPARSED_OVERHEAD_BYTES:
@@ -1004,7 +1005,7 @@ class Connection:
         self._keep_frames = keep_frames
         self._limit_bytes = limit_bytes
         self._max_events = max_events
-        self._buffer = memoryview(bytearray(buffer_bytes))
+        self._buffer = memoryview(bytearray(recv_bytes))
         self._splitter = Splitter(max_frame_bytes)
         self._tracker = SequenceTracker()
         self._told: set[bytes] = set()  # drift names
@@ -1050,6 +1051,9 @@ class Connection:
             self._splitter.receive(self._buffer[:received])
         self._status = self._handle()
         return self._status
+
+    def close(self) -> None:
+        """Nothing to give back: here so that C's connection can be swapped for this one."""
 
     def _handle(self) -> FeedStatus:
         """Messages one by one, until the bytes, the ring or the room for events end."""
