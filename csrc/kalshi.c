@@ -735,16 +735,22 @@ static const uint8_t *read_msg(ssmd_message *message, const uint8_t *at, const u
 
 /* ---- what it means ------------------------------------------------------------------------ */
 
+enum { RECORDED_TYPE_BYTES = 64 }; /* a longer type is not repeated in the record */
+
+/* The type as an unparsed record names it. The message keeps it whole, for those who tell of new types. */
+static ssmd_text recorded_type(const ssmd_message *message)
+{
+    return message->type.n <= RECORDED_TYPE_BYTES ? message->type : (ssmd_text){NULL, 0};
+}
+
 static void become_unparsed(ssmd_message *message, ssmd_reason reason)
 {
     message->kind = SSMD_KIND_UNPARSED;
     message->reason = reason;
     message->exchange_ns = 0;
     message->market = message->unknown_value = (ssmd_text){NULL, 0};
-    if (message->type.n > 64)
-        message->type.n = 0;
-    message->record_bytes =
-        ssmd_fixed_bytes(SSMD_KIND_UNPARSED) + ssmd_text_bytes(message->type.n) + ssmd_data_bytes(message->frame.n);
+    message->record_bytes = ssmd_fixed_bytes(SSMD_KIND_UNPARSED) + ssmd_text_bytes(recorded_type(message).n) +
+                            ssmd_data_bytes(message->frame.n);
 }
 
 /* The value of the first of two fields that is there. False: neither. */
@@ -1164,7 +1170,7 @@ static void write_control(const ssmd_message *message, ssmd_record_builder *buil
 static void write_unparsed(const ssmd_message *message, ssmd_record_builder *builder, uint8_t *body)
 {
     ssmd_store16(body, (uint16_t)message->reason);
-    ssmd_record_text(builder, 0, message->type);
+    ssmd_record_text(builder, 0, recorded_type(message));
 }
 
 void ssmd_message_write(const ssmd_message *message, const ssmd_record_header *header, uint8_t *at)

@@ -105,11 +105,11 @@ def test_a_large_snapshot_becomes_the_same_record() -> None:
 SNIPPETS = [
     *(bytes([byte]) for byte in b'"\\{}[],:0123456789-+.eE \t\n\r\0\x0b\x1f\x7f\x80\xbf\xc0\xc3\xed\xf4\xff'),
     *(b"null", b"true", b"false", b"NaN", b"Infinity", b"1e999", b"-0", b"00", b".5", b"1.", b"9" * 15, b"9" * 40),
-    *(b"\\u0041", b"\\ud800", b"\\u12", b"\\x41", b'\\"', b"\\\\", b"\xc3\xa9", b"\xf0\x9f\x98\x80", b"\xed\xa0\x80"),
-    *(b"\xc0\x80", b"\xef\xbb\xbf", b"\xf4\x90\x80\x80", b"[" * 40, b'{"a":' * 40, b"[]", b"{}", b'""', b"[[1,2]]"),
-    *(b'[["0.5","1"]]', b'"sid":4294967296,', b'"seq":-1,', b'"type":null,', b'"msg":{},', b'"msg":null,', b'"id":"x",'),
-    *(b'"type":"trade",', b'"ts_ms":1,', b'"ts":"2026-02-29T00:00:00Z",', b'"no":[[54,20]],', b'"market_ticker":"",'),
-    *(b'"side":"no",', b',"x":1', b"9" * 16),
+    *(b"\\u0041", b"\\ud800", b"\\u12", b"\\x41", b'\\"', b"\\\\", b"\xc3\xa9", b"\xf0\x9f\x98\x80"),
+    *(b"\xed\xa0\x80", b"\xc0\x80", b"\xef\xbb\xbf", b"\xf4\x90\x80\x80", b"[" * 40, b'{"a":' * 40, b"[]", b"{}"),
+    *(b'""', b"[[1,2]]", b'[["0.5","1"]]', b'"sid":4294967296,', b'"seq":-1,', b'"type":null,', b'"msg":{},'),
+    *(b'"msg":null,', b'"id":"x",', b'"type":"trade",', b'"ts_ms":1,', b'"ts":"2026-02-29T00:00:00Z",'),
+    *(b'"no":[[54,20]],', b'"market_ticker":"",', b'"side":"no",', b',"x":1', b"9" * 16),
 ]  # fmt: skip
 
 
@@ -212,7 +212,7 @@ class Stream:
         self.bytes = b"".join(self.parts())
 
     def parts(self) -> Iterator[bytes]:
-        count = self.pick.choice([5, 30, 60, 400])  # the longest fill the ring
+        count = self.pick.choice([5, 30, 30, 60, 60, 400])  # the longest fill the ring
         for _ in range(count):
             yield from self.message()
             if self.pick.random() < 0.3 / count:
@@ -377,7 +377,7 @@ def python_side(stamp: Callable[[], tuple[int, int]], **options: Any) -> Side:
     return Side(connection, ring.taken, [], ring.drain, lambda: None)
 
 
-@settings(STEADY, max_examples=250)
+@settings(STEADY, max_examples=160)
 @given(st.integers(0, 2**32), st.booleans(), st.booleans())
 def test_both_connections_make_the_same_of_the_same_bytes(
     tmp_path_factory: pytest.TempPathFactory, seed: int, use_yes_price: bool, keep_frames: bool
