@@ -111,6 +111,7 @@ Source = Annotated[
 Channels = Annotated[tuple[Channel, ...], Field(strict=False, min_length=1)]
 Tickers = Annotated[tuple[Ticker, ...], Field(strict=False)]
 Texts = Annotated[tuple[Text, ...], Field(strict=False)]
+Port = Annotated[int, Field(ge=0, le=65535)]
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
 
@@ -152,13 +153,18 @@ class Key(_Section):
 class Simulator(_Section):
     """An exchange of our own as a child process on loopback; each key is the flag of that name of `ssmd simulate`."""
 
-    markets: Annotated[int, Field(ge=1, le=1_000_000)] = 10
-    rate: Annotated[float, Field(gt=0, le=10_000_000)] = 1000.0  # messages a second over all markets
+    markets: Annotated[int, Field(ge=1, le=100_000)] = 20
+    rate: Annotated[float, Field(ge=0)] = 1000.0  # messages a second to a client of all channels; 0: no limit
     seed: NotNegative = 1
+    port: Port = 0
     tls: bool = False
+    profile: Literal["new", "old", "both"] = "new"  # format of the messages
+    frames: File | None = None  # serve these (JSONL) instead of generated markets
+    loop: bool = False  # frames again and again
+    ledger: File | None = None  # what was sent, to compare a journal with
     faults: Texts = ()
-    frames: File | None = None
-    ledger: File | None = None
+    ping_interval: Annotated[float, Field(ge=0)] = 10.0  # seconds; 0: none
+    connection_limit: Positive = 200
 
 
 class Exchange(_Section):

@@ -6,16 +6,18 @@ Facts: docs/environment.md; the hosts are those of the exchange's documentation.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from ssmd import environment as env
 from ssmd import host
 from ssmd.errors import EXIT_USAGE, UsageError
+from ssmd.simulator import command
 
 MACHINE = env.Machine(
     current=Path("/work-here"),
@@ -166,7 +168,7 @@ RULES = [
     ("exchange.websocket_url=wss://a.example/x", "exchange.websocket_url", "no meaning beside exchange.simulator"),
     ("exchange.simulator=null", "exchange.websocket_url", "is missing"),
     ("exchange=5", "exchange", "must be a section"),
-    ("exchange.simulator.rate=0", "exchange.simulator.rate", "must be greater than 0"),
+    ("exchange.simulator.rate=-1", "exchange.simulator.rate", "must be at least 0"),
     ("exchange.simulator.rate=.inf", "exchange.simulator.rate", "must be a number"),
     ("exchange.simulator.markets=0", "exchange.simulator.markets", "must be at least 1"),
     ("subscriptions=[]", "subscriptions", "at least one"),
@@ -317,12 +319,33 @@ def test_a_ring_path_of_the_file_counts() -> None:
 # ---- the simulator's flags -------------------------------------------------------------------------------------------
 
 
+SIMULATOR = env.Simulator(
+    markets=3, rate=50.5, seed=9, port=1, tls=True, profile="old", frames=Path("/f"), loop=True, ledger=Path("/l"),
+    faults=("stall@3s", "reset"), ping_interval=0.5, connection_limit=7,
+)  # fmt: skip
+
+
 def test_each_key_of_the_simulator_is_a_flag_of_the_same_name() -> None:
-    section = env.Simulator(markets=3, rate=50.0, seed=9, tls=True, faults=("stall@3s", "reset"), frames=Path("/f"))
-    assert env.simulator_arguments(section) == [
-        "--markets", "3", "--rate", "50.0", "--seed", "9", "--tls",
-        "--fault", "stall@3s", "--fault", "reset", "--frames", "/f",
+    assert env.simulator_arguments(SIMULATOR) == [
+        "--markets", "3", "--rate", "50.5", "--seed", "9", "--port", "1", "--tls", "--profile", "old", "--frames", "/f",
+        "--loop", "--ledger", "/l", "--fault", "stall@3s", "--fault", "reset", "--ping-interval", "0.5",
+        "--connection-limit", "7",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("section", [SIMULATOR, env.Simulator()], ids=["all", "defaults"])
+def test_the_simulator_understands_the_flags_as_they_were_meant(section: env.Simulator) -> None:
+    understood = vars(command.parser().parse_args(env.simulator_arguments(section)))
+    meant = section.model_dump()
+    meant["fault"] = list(meant.pop("faults"))
+    assert {name: understood[name] for name in meant} == meant
+
+
+def test_the_simulator_has_the_same_defaults() -> None:
+    understood = vars(command.parser().parse_args([]))
+    defaults = env.Simulator().model_dump()
+    defaults["fault"] = list(defaults.pop("faults"))
+    assert {name: understood[name] for name in defaults} == defaults
 
 
 # ---- secrets ---------------------------------------------------------------------------------------------------------
@@ -532,3 +555,44 @@ def test_the_real_machine_has_what_an_environment_asks_for() -> None:
     assert machine.has_timezone("America/New_York")
     assert not machine.has_timezone("../../etc/passwd")
     assert machine.shared_memory in (None, Path("/dev/shm"))
+
+
+# ---- the documentation -----------------------------------------------------------------------------------------------
+
+
+def keys_of(section: type[BaseModel], prefix: str = "") -> dict[str, str]:
+    """Key path -> default as the documentation writes it, of everything but `keys`."""
+    found: dict[str, str] = {}
+    for name, field in section.model_fields.items():
+        path = prefix + (field.alias or name)
+        inner = next((kind for kind in (field.annotation, *get_args(field.annotation)) if is_section(kind)), None)
+        if path == "keys":
+            found[path] = "none"
+        elif path == "subscriptions":
+            found |= keys_of(env.Subscription, "subscriptions[].")
+        elif inner is not None and path != "exchange.simulator":
+            found |= keys_of(inner, f"{path}.")
+        elif inner is not None:
+            found |= {path: "none"} | keys_of(inner, f"{path}.")
+        else:
+            found[path] = "-" if field.is_required() else written(field.default)
+    return found
+
+
+def is_section(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def written(default: object) -> str:
+    if isinstance(default, bool):
+        return str(default).lower()
+    return "none" if default in (None, (), "") else str(default)
+
+
+def test_the_documentation_lists_every_key_with_its_default(repository: Path) -> None:
+    table = (repository / "docs" / "environment.md").read_text().partition("| key | default | what |")[2]
+    rows = [line.split("|") for line in table.partition("`ring.path` is")[0].splitlines() if line.startswith("| `")]
+    documented = {row[1].strip(" `"): row[2].strip() for row in rows}
+    # these two depend on other keys
+    expected = keys_of(env.Environment) | {"ring.path": "see below", "exchange.websocket_url": "-"}
+    assert documented == expected
