@@ -743,8 +743,8 @@ class Session:
             self._dead(channel, cause, f"{channel.name}: error {error}")
         elif command is not None:
             self._failed(command, error)
-        elif not 0 < error.id <= self._last_id:  # else the second answer to a command that was sent twice
-            self._warn(f"error:{error.code}", f"error {error}, to nothing that was sent")
+        elif code.terminal or not 0 < error.id <= self._last_id:  # else the second answer to a command sent twice
+            self._warn(f"error:{error.code}", f"error {error} (id {error.id}, sid {error.sid}): nobody's")
 
     def _failed(self, command: _Command, error: messages.Error) -> None:
         """An error that leaves the subscription as it was."""

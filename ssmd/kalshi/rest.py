@@ -12,10 +12,12 @@ Facts: the protocol sheet, sections 1.2, 1.6 and 5.
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import ssl
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,8 +28,6 @@ from urllib.parse import urlsplit
 
 import requests
 import requests.utils
-import structlog
-import ujson
 
 from ssmd.errors import ExchangeError, RefusedError, SsmdError, UsageError
 from ssmd.kalshi import auth
@@ -170,7 +170,8 @@ class TokenBucket:
 class RestClient:
     """GET requests to one exchange. `base_url` ends in `/trade-api/v2`; without credentials nothing is signed.
 
-    `proxy` None = what the machine's variables say (never for loopback). `warn` gets sentences for a person.
+    `proxy` None = what the machine's variables say (never for loopback). `warn` gets sentences for a person
+    (a log, say; Python's warnings unless given).
     """
 
     def __init__(
@@ -194,7 +195,7 @@ class RestClient:
         self._credentials = credentials
         self._attempts, self._timeout_s = attempts, timeout_s
         self._now_ms, self._sleep, self._uniform = now_ms, sleep, uniform
-        self._warn = warn or structlog.get_logger(__name__).warning
+        self._warn = warn or warnings.warn
         self._warned: set[str] = set()
         self._bucket = TokenBucket(tokens_per_s, tokens_per_s, monotonic=monotonic, sleep=sleep)
         self._session = requests.Session()
@@ -458,8 +459,8 @@ def error_fields(body: bytes) -> tuple[str, str]:
     nested {"error":{"code","message","details"}}, flat {"code","message","details"}, {"msg"}, {"error":"words"}
     """
     try:
-        value = ujson.loads(body)
-    except (ValueError, RecursionError, OverflowError):
+        value = json.loads(body)
+    except (ValueError, RecursionError):
         value = None
     if isinstance(value, dict):
         inner = value.get("error")
@@ -514,8 +515,8 @@ def _circle(path: str, rows: int) -> ExchangeError:
 
 def _object(url: str, body: bytes) -> Mapping[str, Any]:
     try:
-        value = ujson.loads(body)
-    except (ValueError, RecursionError, OverflowError):
+        value = json.loads(body)
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         head = body[:EVIDENCE_CHARS].decode("utf-8", "replace")

@@ -1,6 +1,6 @@
 """The REST client against a small HTTP server on loopback; bodies follow section 5 of the protocol sheet.
 
-With the real bodies at hand (SSMD_SHARED, or the folder `shared` beside the repository) those are read as well.
+Where the exchange's real bodies are at hand (the fixture `shared`) those are read as well.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import base64
 import datetime
 import ipaddress
 import json
-import os
 import socket
 import ssl
 import threading
@@ -661,19 +660,16 @@ def test_loopback_never_goes_through_the_machines_proxy(server: Server, monkeypa
 
 # ---- real bodies -----------------------------------------------------------------------------------------------------
 
-SHARED = Path(os.environ.get("SSMD_SHARED", Path(__file__).resolve().parents[2].parent / "shared"))
-SAMPLES = SHARED / "kalshi" / "rest_samples"
-needs_samples = pytest.mark.skipif(
-    not SAMPLES.is_dir(), reason="not run: the exchange's real REST bodies are not on this machine (SSMD_SHARED)"
-)
+
+@pytest.fixture
+def sample(shared: Path) -> Callable[[str], bytes]:
+    return lambda name: (shared / "kalshi" / "rest_samples" / f"{name}.json").read_bytes()
 
 
-def sample(name: str) -> bytes:
-    return (SAMPLES / f"{name}.json").read_bytes()
+Sample = Callable[[str], bytes]
 
 
-@needs_samples
-def test_three_real_pages_follow_each_other(server: Server) -> None:
+def test_three_real_pages_follow_each_other(server: Server, sample: Sample) -> None:
     bodies = [sample(f"markets__page{n}") for n in (1, 2, 3)]
     cursors = {json.loads(body)["cursor"]: n for n, body in enumerate(bodies, start=1)}
 
@@ -687,16 +683,14 @@ def test_three_real_pages_follow_each_other(server: Server) -> None:
     assert {m.status for m in found} == {MarketStatus.INITIALIZED}
 
 
-@needs_samples
-def test_the_real_answer_to_a_garbage_cursor_is_noticed(server: Server) -> None:
+def test_the_real_answer_to_a_garbage_cursor_is_noticed(server: Server, sample: Sample) -> None:
     first, garbage = sample("markets__page1"), sample("markets__garbage_cursor")
     server.reply = lambda request: (200, garbage if "cursor" in request.query else first)
     with pytest.raises(ExchangeError, match="circle"):
         list(bench(server).client.markets())
 
 
-@needs_samples
-def test_real_markets_of_every_status_have_times(server: Server) -> None:
+def test_real_markets_of_every_status_have_times(server: Server, sample: Sample) -> None:
     for name, status in [("open", "active"), ("closed", "determined"), ("settled", "finalized")]:
         body = json.loads(sample(f"markets__status_{name}"))
         server.reply = lambda request, body=body: (200, {**body, "cursor": ""})
@@ -707,7 +701,6 @@ def test_real_markets_of_every_status_have_times(server: Server) -> None:
         assert all(0 < m.open_ns < m.close_ns for m in found)
 
 
-@needs_samples
 @pytest.mark.parametrize(
     ("name", "remedy"),
     [
@@ -719,21 +712,19 @@ def test_real_markets_of_every_status_have_times(server: Server) -> None:
         ("unknown_key_id", "not known"),
     ],
 )
-def test_real_refusals_are_understood(server: Server, name: str, remedy: str) -> None:
+def test_real_refusals_are_understood(server: Server, sample: Sample, name: str, remedy: str) -> None:
     server.reply = lambda request: (401, sample(f"auth__{name}"))
     with pytest.raises(RefusedError) as caught:
         bench(server).client.exchange_status()
     assert remedy in (caught.value.hint or "")
 
 
-@needs_samples
-def test_the_real_limit_error_keeps_its_words(server: Server) -> None:
+def test_the_real_limit_error_keeps_its_words(server: Server, sample: Sample) -> None:
     server.reply = lambda request: (400, sample("markets__limit_over_max"))
     with pytest.raises(rest.ApiError, match=r"GetMarketsParams\.Limit"):
         list(bench(server).client.markets())
 
 
-@needs_samples
-def test_the_real_exchange_status_is_read(server: Server) -> None:
+def test_the_real_exchange_status_is_read(server: Server, sample: Sample) -> None:
     server.reply = lambda request: (200, sample("exchange__status"))
     assert bench(server).client.exchange_status() == rest.ExchangeStatus(True, True, 0)
