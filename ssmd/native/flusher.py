@@ -224,6 +224,10 @@ class FlusherThread:
         as it is at the call is used, so that greenlets run meanwhile where gevent has patched it.
         """
         self.request_stop(Stop.SEAL if seal else Stop.DRAIN)
+        return self.wait(timeout_s, sleep=sleep)
+
+    def wait(self, timeout_s: float, *, sleep: Callable[[float], None] | None = None) -> bool:
+        """Waits by short sleeps for the end that was asked for; False = not within `timeout_s`."""
         pause = time.sleep if sleep is None else sleep
         end = time.monotonic() + timeout_s
         while not self.finished():
