@@ -931,7 +931,10 @@ class Splitter:
         length = short if short < 126 else int.from_bytes(data[2:start], "big")
         if length >> 63:
             raise ProtocolFault("a length with its top bit set")
-        if opcode not in _CONTROL_EVENTS and len(self._message) + length > self._max_frame_bytes:
+        if opcode in _CONTROL_EVENTS:
+            if length > _CONTROL_LIMIT_BYTES:
+                raise ProtocolFault(f"a control frame of {length} bytes")
+        elif len(self._message) + length > self._max_frame_bytes:
             raise MessageTooLarge(len(self._message) + length, bytes(self._message + data[start : start + length]))
         if len(data) < start + length:
             return None
@@ -946,8 +949,8 @@ class Splitter:
         if second & 0x80:
             raise ProtocolFault("a masked server frame")
         if opcode in _CONTROL_EVENTS:
-            if not final or short > _CONTROL_LIMIT_BYTES:
-                raise ProtocolFault("a control frame that is fragmented or too long")
+            if not final:
+                raise ProtocolFault("a fragmented control frame")
         elif opcode == OP_CONTINUATION:
             if self._opcode is None:
                 raise ProtocolFault("a continuation outside of a message")

@@ -57,7 +57,10 @@ ODD: list[Any] = [
     "1969-12-31T23:59:59Z", "2024-02-29T00:00:00Z", "2100-02-29T00:00:00Z", "2026-06-11T06:31:60Z",
     "2026-06-11T24:00:00Z", "2026-06-11T06:31:29.Z", "2026-06-11T06:31:29.1234567890Z", "2026-06-11t06:31:29Z",
     "2026-06-11T06:31:29", "2026-13-01T00:00:00Z", "2026-00-10T00:00:00Z", "2026-04-31T00:00:00Z", "y" * 64,
-    "y" * 65, "y" * 300,
+    "y" * 65, "y" * 300, "0000000000000001",
+    Raw("[" * 30 + "]" * 30), Raw("[" * 31 + "]" * 31), Raw("[" * 32 + "]" * 32),
+    Raw('{"a":' * 30 + "1" + "}" * 30), Raw('{"a":' * 31 + "1" + "}" * 31), Raw('{"a":' * 32 + "1" + "}" * 32),
+    "1970-01-01T00:00:00Z", "2026-06-11T23:59:59.000000001Z", Raw("10000000000000000"),
 ]  # fmt: skip
 
 CHANGES = [
@@ -100,11 +103,11 @@ class Frames:
             self.spoil(top)
         return self.text(top)
 
-    def sound(self) -> dict[str, Any]:
-        """A frame that means something, as an object."""
+    def sound(self, name: str | None = None) -> dict[str, Any]:
+        """A frame that means something, as an object; of a random type unless one is given."""
         pick = self.pick
         busy = ["orderbook_delta", "orderbook_snapshot", "ticker", "trade", "market_lifecycle_v2"]
-        name = pick.choice(sorted(MAKERS) + 4 * busy)
+        name = name or pick.choice(sorted(MAKERS) + 4 * busy)
         top: dict[str, Any] = {"type": name, "sid": pick.choice([1, 2, 3]), "seq": pick.randrange(1, 10**6)}
         top["msg"] = MAKERS[name](self, top)
         if pick.random() < 0.3:

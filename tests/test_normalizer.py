@@ -1269,6 +1269,7 @@ STREAM = (
     + ws(1, b"x" * 126)
     + ws(1, b"y", form=16)
     + ws(1, b"z", form=64)
+    + ws(9, b"long form", form=16)
     + ws(1)
     + ws(8, b"\x03\xe8bye")
 )
@@ -1281,6 +1282,7 @@ STREAM_MESSAGES = [
     (1, b"x" * 126),
     (1, b"y"),
     (1, b"z"),
+    (9, b"long form"),
     (1, b""),
     (8, b"\x03\xe8bye"),
 ]
@@ -1302,8 +1304,8 @@ def test_a_stream_gives_the_same_messages_however_it_is_cut(step: int | None) ->
         b"\x8b\x00",  # opcode 11
         b"\x80\x00",  # a continuation outside of a message
         b"\x09\x00",  # a fragmented ping
-        b"\x89\x7e",  # a ping longer than 125
-        b"\x88\x7f",  # a close longer than 125
+        b"\x89\x7e\x00\x7e",  # a ping of 126 bytes
+        b"\x88\x7f\0\0\0\0\0\0\0\x7e",  # a close of 126 bytes
         b"\x81\x7f\x80\0\0\0\0\0\0\0",  # top bit of the length
         ws(1, b"a", final=False) + b"\x81\x00",  # a new message inside of another
         ws(1, b"a", final=False) + b"\x02\x00",
