@@ -6,6 +6,7 @@ The thin shell around `ssmd.environment`, which is pure. `load` is how every pro
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import zoneinfo
@@ -24,11 +25,18 @@ def machine() -> env.Machine:
     """The facts of this machine that an environment depends on."""
     writable = SHARED_MEMORY.is_dir() and os.access(SHARED_MEMORY, os.W_OK | os.X_OK)
     return env.Machine(
-        current=Path.cwd(),
-        home=Path.home(),
+        absolute=_absolute,
         shared_memory=SHARED_MEMORY if writable else None,
         has_timezone=_has_timezone,
     )
+
+
+def _absolute(path: str) -> Path:
+    """The same for every way to write it, links included: the ring's name depends on the data folder's."""
+    try:
+        return Path(path).expanduser().resolve()
+    except (RuntimeError, ValueError):  # ~ of nobody, a null byte: whoever opens it will say so
+        return Path.cwd() / path
 
 
 def _has_timezone(name: str) -> bool:
@@ -82,8 +90,8 @@ def load(name_or_path: str | Path, overrides: Sequence[str] = (), *, data: str |
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: is no UTF-8 text (byte {error.start})") from None
     if data is not None:
-        # quoted: whatever the folder is called, it is text
-        overrides = [*overrides, "storage.path='" + str(data).replace("'", "''") + "'"]
+        # JSON's quotes are YAML's: whatever the folder is called, it is text
+        overrides = [*overrides, "storage.path=" + json.dumps(str(data), ensure_ascii=False)]
     return env.parse(text, machine(), source=str(path), stem=path.stem, overrides=overrides)
 
 

@@ -20,8 +20,7 @@ from ssmd.errors import EXIT_USAGE, UsageError
 from ssmd.simulator import command
 
 MACHINE = env.Machine(
-    current=Path("/work-here"),
-    home=Path("/home/somebody"),
+    absolute=lambda path: Path("/home/somebody" + path[1:]) if path.startswith("~") else Path("/work-here") / path,
     shared_memory=Path("/dev/shm"),
     has_timezone=lambda name: name in ("UTC", "America/New_York"),
 )
@@ -185,6 +184,12 @@ RULES = [
     ("ring.size_bytes=5000000", "ring.size_bytes", "such as 4194304 or 8388608"),
     ("ring.size_bytes=4096", "ring.size_bytes", "must be at least 65536"),
     ("ring.size_bytes=4MiB", "ring.size_bytes", "must be a whole number"),
+    ("ring.size_bytes=1e999", "ring.size_bytes", "must be a whole number"),
+    ("max_frame_bytes=-1e999", "max_frame_bytes", "must be a whole number"),
+    ("ring.size_bytes=-1e999", "ring.size_bytes", "must be a whole number"),
+    ("ring.size_bytes=9999999999999999999", "ring.size_bytes", "must be at most 17179869184"),
+    ("ring.size_bytes=99999999999999999999999", "ring.size_bytes", "must be a whole number"),
+    ("exchange.simulator.rate=1e999", "exchange.simulator.rate", "must be a finite number"),
     ("ring.size_bytes=4194304.0", "ring.size_bytes", "must be a whole number"),
     ("flusher.mode=fast", "flusher.mode", "must be thread or process"),
     ("flusher.sync_interval_ms=0", "flusher.sync_interval_ms", "must be at least 1"),
@@ -255,7 +260,8 @@ def test_no_key_switches_the_check_of_certificates_off() -> None:
         ("", "is empty"),
         ("- a\n", "must be a mapping"),
         ("a: [", "line 1, column 5: is no YAML"),
-        ("a: *b", "is no YAML"),
+        ("a: *b", "line 1: aliases"),
+        ("a: &a\n  b: *a", "line 2: aliases"),
         ("a: !!python/object:os.system {}", "is no YAML"),
         ("\0", "is no YAML"),
     ],
@@ -308,8 +314,18 @@ def test_another_data_folder_has_another_ring() -> None:
 
 
 def test_without_shared_memory_the_ring_stands_beside_the_data() -> None:
-    machine = env.Machine(MACHINE.current, MACHINE.home, None, MACHINE.has_timezone)
+    machine = env.Machine(MACHINE.absolute, None, MACHINE.has_timezone)
     assert env.ring_path(parse(machine=machine)) == Path("/work-here/data/kalshi/ring")
+
+
+def test_the_same_data_folder_has_the_same_ring_however_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    monkeypatch.chdir(tmp_path)
+    written = ["real", "./real/", "link", str(tmp_path / "real"), "../" + tmp_path.name + "/real"]
+    assert len({env.ring_path(host.load("kalshi-local", data=folder)) for folder in written}) == 1
 
 
 def test_a_ring_path_of_the_file_counts() -> None:
@@ -391,9 +407,10 @@ def test_what_may_be_a_secret_is_not_repeated(setting: str) -> None:
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_text_that_is_no_yaml_is_not_quoted() -> None:
+@pytest.mark.parametrize("value", ["hunter2]", "!hunter2 x", "*hunter2", "&hunter2 &hunter2 a", "@hunter2", "'hunter2"])
+def test_a_text_that_is_no_yaml_is_not_quoted(value: str) -> None:
     with pytest.raises(env.InvalidEnvironment) as caught:
-        parse("keys: {source: hunter2]\n")
+        parse(f"keys: {{source: {value}\n")
     assert "hunter2" not in str(caught.value)
 
 
@@ -486,7 +503,7 @@ def test_the_folder_environments_where_we_stand_comes_first(tmp_path: Path, monk
     assert host.find("kalshi-local") == mine
 
 
-@pytest.mark.parametrize("folder", ["plain", "it's", "a: b", "[x]", "5", "true"])
+@pytest.mark.parametrize("folder", ["plain", "it's", "a: b", "[x]", "5", "true", "a\nb", "é😀"])
 def test_data_is_a_folder_whatever_it_is_called(folder: str, tmp_path: Path) -> None:
     assert host.load("kalshi-local", data=tmp_path / folder).storage.path == tmp_path / folder
 

@@ -38,7 +38,6 @@ LAYERS: dict[int, tuple[str, ...]] = {
         "ssmd.host",
         "ssmd.schedule",
         "ssmd.journal",
-        "ssmd.store",
         "ssmd.kalshi.client",
         "ssmd.kalshi.rest",
         "ssmd.middleware",
@@ -46,6 +45,7 @@ LAYERS: dict[int, tuple[str, ...]] = {
     # 3: services
     3: (
         "ssmd.connector",
+        "ssmd.store",
         "ssmd.children",
         "ssmd.health",
         "ssmd.metrics",
@@ -85,7 +85,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "pydantic_core": ("ssmd.environment",),
     "requests": ("ssmd.kalshi.rest",),
     "rich": ("ssmd.cli",),
-    "structlog": ("ssmd.cli", "ssmd.connector", "ssmd.kalshi.client", "ssmd.kalshi.rest"),
+    "structlog": ("ssmd.cli", "ssmd.connector", "ssmd.store", "ssmd.kalshi.client", "ssmd.kalshi.rest"),
     "ujson": ("ssmd.normalizer", "ssmd.kalshi", "ssmd.cli.cat"),
     "websocket": ("ssmd.kalshi.client",),
     "wsproto": (WITNESS,),
