@@ -7,7 +7,7 @@ over the captured frames, made-up frames of every type, and mutations of both. F
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from kalshi_frames import MAKERS, ODD, Frames, dump, real_frames
 from ssmd import normalizer, records
 from ssmd.native import wire as native
 from ssmd.native.ring import Ring, Role
-from ssmd.wire import Event, FeedStatus, WireConnection
+from ssmd.wire import Event, EventKind, FeedStatus, WireConnection
 
 STEADY = settings(
     derandomize=True,
@@ -403,19 +403,13 @@ def python_side(stamp: Callable[[], tuple[int, int]], **options: Any) -> Side:
     return Side(connection, ring.taken, [], ring.drain, lambda: None)
 
 
-@settings(STEADY, max_examples=160)
-@given(st.integers(0, 2**32), st.booleans(), st.booleans())
-def test_both_connections_make_the_same_of_the_same_bytes(
-    tmp_path_factory: pytest.TempPathFactory, seed: int, use_yes_price: bool, keep_frames: bool
-) -> None:
-    """Same records in the ring, same events in the same order, same end, whatever the chunks."""
+def assert_same_connections(path: Path, chunks: Iterable[bytes], **options: Any) -> Side:
+    """Same records in the ring, same events in the same order, same end; gives C's side."""
     stamps: list[tuple[int, int]] = []
-    options = {"use_yes_price": use_yes_price, "keep_frames": keep_frames, "max_frame_bytes": MAX_FRAME_BYTES}
-    stream = Stream(seed, max_frame_bytes=MAX_FRAME_BYTES)
-    in_c, close = native_side(tmp_path_factory.mktemp("twins") / "ring", **options)
+    in_c, close = native_side(path, **options)
     in_python = python_side(lambda: stamps[-1], **options)
     try:
-        for chunk in stream.chunks():
+        for chunk in chunks:
             before = len(in_c.taken)
             status = feed(in_c, chunk)
             stamps.append((in_c.connection.last_recv_ns, ticks_of(in_c.taken[before:])))
@@ -429,6 +423,51 @@ def test_both_connections_make_the_same_of_the_same_bytes(
                 break
     finally:
         close()
+    return in_c
+
+
+@settings(STEADY, max_examples=160)
+@given(st.integers(0, 2**32), st.booleans(), st.booleans())
+def test_both_connections_make_the_same_of_the_same_bytes(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, use_yes_price: bool, keep_frames: bool
+) -> None:
+    stream = Stream(seed, max_frame_bytes=MAX_FRAME_BYTES)
+    assert_same_connections(
+        tmp_path_factory.mktemp("twins") / "ring",
+        stream.chunks(),
+        use_yes_price=use_yes_price,
+        keep_frames=keep_frames,
+        max_frame_bytes=MAX_FRAME_BYTES,
+    )
+
+
+def text_frames(payloads: Iterable[bytes]) -> list[bytes]:
+    """Each as one WebSocket message, 16 bit length."""
+    return [b"\x81\x7e" + len(payload).to_bytes(2, "big") + payload for payload in payloads]
+
+
+def test_both_connections_stop_tracking_at_the_same_sid(tmp_path: Path) -> None:
+    """The limit is 1024 sids; each comes twice, with a skip at the second time."""
+    frames = [b'{"type":"fill","sid":%d,"seq":%d}' % (sid, seq) for seq in (1, 3) for sid in range(1, 1101)]
+    taken = assert_same_connections(tmp_path / "ring", text_frames(frames), max_frame_bytes=MAX_FRAME_BYTES).taken
+    assert sum(records.header(record).kind == records.Kind.GAP for record in taken) == 1024
+
+
+def test_both_connections_tell_as_many_new_names(tmp_path: Path) -> None:
+    """The limit is 256 names of a connection, and 32 keys of an object."""
+    keys = b",".join(b'"k%d":1' % i for i in range(40))
+    frames = [b'{"type":"ok",%s}' % keys, *(b'{"type":"t%d"}' % i for i in range(300))]
+    events = assert_same_connections(tmp_path / "ring", text_frames(frames), max_frame_bytes=MAX_FRAME_BYTES).events
+    assert sum(event.kind is EventKind.DRIFT for event in events) == 256
+
+
+def test_both_connections_keep_a_snapshot_that_is_too_large_for_the_ring(tmp_path: Path) -> None:
+    """A level of six bytes takes sixteen in a record."""
+    ladder = b",".join([b"[1,1]"] * 2000)
+    frame = b'{"type":"orderbook_snapshot","sid":1,"seq":1,"msg":{"market_ticker":"A","yes":[%s]}}' % ladder
+    side = assert_same_connections(tmp_path / "ring", text_frames([frame]), max_frame_bytes=16 * 1024)
+    assert records.to_json(records.read(side.taken[0]))["reason"] == "too_complex"
+    assert [event.kind for event in side.events] == [EventKind.UNDECODED]
 
 
 def ticks_of(taken: list[bytes]) -> int:
