@@ -427,6 +427,11 @@ def test_a_pasted_key_id_is_refused() -> None:
     assert "looks like a secret" in refused(SMALLEST, f"keys.x.description={key_id}")["keys.x.description"]
 
 
+def test_a_key_id_in_the_name_of_a_file_is_none() -> None:
+    path = "file:/tmp/01234567-89ab-cdef-0123-456789abcdef.pem"
+    assert parse(SMALLEST, f"keys.x={{type: token, source: '{path}'}}").keys["x"].sources == {"value": path}
+
+
 def resolve(source: str, variables: dict[str, str], files: dict[str, tuple[str, int]] | None = None) -> str | None:
     return env.resolve_secret(source, variable=variables.get, read=lambda path: (files or {})[path])
 

@@ -247,15 +247,19 @@ def _service_rules(data: Data) -> Iterator[Problem]:
 _UUID = re.compile(r"\b[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b")
 
 
+def _is_key_id(text: str) -> bool:
+    return not text.startswith("file:") and bool(_UUID.search(text))
+
+
 def _secret_values(data: Any, path: KeyPath = ()) -> Iterator[Problem]:
-    """Texts that look like a secret itself: private key blocks anywhere, key ids under `keys`."""
+    """Texts that look like a secret itself: private key blocks anywhere, key ids under `keys` (not in a file's name)."""
     if isinstance(data, dict):
         for key, value in data.items():
             yield from _secret_values(value, (*path, str(key)))
     elif isinstance(data, list):
         for index, value in enumerate(data):
             yield from _secret_values(value, (*path, index))
-    elif isinstance(data, str) and ("-----BEGIN" in data or (path[0] == "keys" and _UUID.search(data))):
+    elif isinstance(data, str) and ("-----BEGIN" in data or (path[0] == "keys" and _is_key_id(data))):
         yield Problem(
             path, "looks like a secret: revoke it if this file was shared, and write env:NAME or file:PATH here"
         )
