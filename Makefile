@@ -62,7 +62,7 @@ test: all $(VENV)/.test
 	$(PY) -m pytest -m "not slow and not wheel" $(PYTEST_ARGS)
 
 test-c:
-	$(MAKE) -C csrc/tests plain
+	$(MAKE) -C csrc/tests check
 
 slow: all $(VENV)/.test
 	$(PY) -m pytest -m slow $(PYTEST_ARGS)

@@ -27,7 +27,8 @@ from ssmd.simulator import keys
 from ssmd.simulator.faults import CATALOGUE, FaultError, parse
 from ssmd.simulator.ledger import Ledger
 from ssmd.simulator.render import Format
-from ssmd.simulator.server import WS_PATH, Server, Settings, read_frames
+from ssmd.simulator.server import WS_PATH, Server
+from ssmd.simulator.settings import Settings, read_frames
 
 
 def parser() -> configargparse.ArgParser:

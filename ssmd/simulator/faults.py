@@ -7,6 +7,7 @@
     reset@2s/5s        after 2 s, then each 5 s, for ever
     stall~4s@1s        after 1 s, for 4 s
     http_502x3         the next three handshakes
+    http_502~5s        every handshake for 5 s
     duplicate:all@1s   once on each connection, 1 s after its first subscription
     close_frame=1012:2 on connection 2 only
 
@@ -35,7 +36,11 @@ class Scope(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One line of the catalogue; `docs/simulator.md` has the same lines, and a test compares them."""
+    """One line of the catalogue; `docs/simulator.md` has the same lines, and a test compares them.
+
+    "delta" stands for the sequenced data frames of orderbook_delta, or, where that is not subscribed,
+    of any sequenced channel.
+    """
 
     scope: Scope
     argument: str  # the default, "" for none
@@ -43,8 +48,8 @@ class Kind:
 
 
 CATALOGUE: dict[str, Kind] = {
-    "seq_gap": Kind(Scope.SESSION, "1", "ARG sequenced data frames are not sent; their numbers are used up"),
-    "duplicate": Kind(Scope.SESSION, "1", "the next ARG sequenced data frames are sent twice"),
+    "seq_gap": Kind(Scope.SESSION, "1", "the next ARG deltas are not sent; their numbers are used up"),
+    "duplicate": Kind(Scope.SESSION, "1", "the next ARG deltas are sent twice"),
     "reorder_acks": Kind(Scope.COMMAND, "", "the next command is carried out after the one that follows it"),
     "unknown_type": Kind(Scope.SESSION, "simulated_type", "a sequenced frame whose type is ARG"),
     "unknown_field": Kind(Scope.SESSION, "1", "the next ARG data frames carry fields nobody knows"),
@@ -116,8 +121,11 @@ class Fault:
         """Whether it is to strike `connection` now, whose time counts from `since_s`."""
         if self.connection not in (None, 0, connection) or self._left(connection) <= 0:
             return False
-        start = since_s if self.armed_s is None else max(self.armed_s, since_s)
-        return now_s >= self.due_of.get(connection, start + (self.at_s or 0.0))
+        return now_s >= self.due_of.get(connection, self.start_s(since_s))
+
+    def start_s(self, since_s: float) -> float:
+        """When it strikes first, if time counts from `since_s`."""
+        return (since_s if self.armed_s is None else max(self.armed_s, since_s)) + (self.at_s or 0.0)
 
     def struck(self, connection: int, now_s: float) -> None:
         """It has struck: counts it, and sets the next time."""

@@ -17,16 +17,16 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import urlsplit
 
-READY_WITHIN_S = 60.0
-
 
 class SimulatorProcess:
-    """Starts `python -m ssmd.simulator`; a ledger is always kept (`ledger_path`)."""
+    """Starts `python -m ssmd.simulator` and waits until it listens; `keep_ledger` False for speed."""
 
     ws_url: str
     rest_url: str
@@ -34,10 +34,12 @@ class SimulatorProcess:
     private_key_path: str
     ca_file: str | None
 
-    def __init__(self, *arguments: str, ledger_path: Path | None = None) -> None:
+    def __init__(self, *arguments: str, ledger_path: Path | None = None, keep_ledger: bool = True) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="ssmd-test-")
         self.ledger_path = ledger_path or Path(self._folder.name, "ledger.jsonl")
-        command = [sys.executable, "-m", "ssmd.simulator", "--die-with-parent", "--ledger", str(self.ledger_path)]
+        command = [sys.executable, "-m", "ssmd.simulator", "--die-with-parent"]
+        if keep_ledger:
+            command += ["--ledger", str(self.ledger_path)]
         root = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
         self.process = subprocess.Popen(
@@ -133,9 +135,8 @@ def read_ledger(path: Path) -> list[tuple[int, bytes]]:
     return frames
 
 
-def wait_until(condition: object, within_s: float = 10.0) -> bool:
-    """Polls a callable until it is true; False when the time is over."""
-    assert callable(condition)
+def wait_until(condition: Callable[[], object], within_s: float = 10.0) -> bool:
+    """Polls until the condition is true; False when the time is over."""
     deadline = time.monotonic() + within_s
     while not condition():
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""Sockets, greenlets and the clock: the shell around the pure parts.
+"""Ports, greenlets and the clock: the shell around the pure parts.
 
 One listener answers both REST and WebSocket. A connection has two greenlets: its handler reads, its
 writer sends. Two more serve all: the pacer makes the market go on and tells the sessions; the ticker
@@ -16,13 +16,9 @@ import math
 import os
 import socket
 import ssl
-import struct
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import gevent
@@ -31,22 +27,23 @@ import gevent.socket
 import h11
 from gevent.server import StreamServer
 
+from ssmd.errors import EXIT_FAILED
 from ssmd.simulator.books import Book
 from ssmd.simulator.catalogue import Market
-from ssmd.simulator.exchange import BookChange, BookReset, Exchange, Happening, IndexValue, Quote, Trade
+from ssmd.simulator.connection import TICK_S, Connection, HalfOpen
+from ssmd.simulator.exchange import Exchange, Happening
 from ssmd.simulator.faults import CATALOGUE, Armed, Fault, FaultError, Scope, parse
 from ssmd.simulator.keys import KeyRing
 from ssmd.simulator.ledger import Ledger
 from ssmd.simulator.render import Format
 from ssmd.simulator.rest import Response, Rest, answer
-from ssmd.simulator.session import INDICES, Fragmented, Session, Terms
+from ssmd.simulator.session import INDICES, Session, Terms
+from ssmd.simulator.settings import Settings
 from ssmd.simulator.tape import Player, Tape
 from ssmd.simulator.websocket import Codec, HandshakeError, Kind
 
 WS_PATH = "/trade-api/ws/v2"
-TICK_S = 0.02
 WARM_UP_STEPS = 400
-BATCH_BYTES = 64 * 1024
 SLOW_S = 3.0
 
 HTTP_FAULTS: dict[str, Response] = {
@@ -54,29 +51,6 @@ HTTP_FAULTS: dict[str, Response] = {
     "http_429": answer({"error": "too many requests"}, 429),
     "http_502": Response(502, b"<html><body><h1>502 Bad Gateway</h1></body></html>\n", "text/html"),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the command line decides; times in seconds."""
-
-    markets: int = 20
-    rate: float = 1000.0
-    seed: int = 1
-    format: Format = Format.NEW
-    whole: bool = False
-    lifecycle: bool = True
-    sending_ts: bool = True
-    deflate: bool = False
-    ping_interval_s: float = 10.0
-    pong_timeout_s: float = 30.0
-    connection_limit: int = 200
-    market_limit: int = 500_000
-    buffer_bytes: int = 64 * 1024 * 1024
-    paid: bool = False
-    frames: tuple[str, ...] | None = None
-    loop: bool = False
-    faults: tuple[str, ...] = ()
 
 
 class LiveView:
@@ -96,212 +70,6 @@ class LiveView:
 
     def book(self, market: Market) -> Book:
         return market.book
-
-
-class HalfOpen(Exception):
-    """Thrown into a reader that is to read no more, but to keep its socket."""
-
-
-@dataclass(eq=False)
-class Connection:
-    """One WebSocket: its session, its queue, and how its socket is to misbehave."""
-
-    number: int
-    peer: str
-    sock: socket.socket
-    codec: Codec
-    session: Session
-    player: Player | None
-    opened_s: float
-    server: Server
-    queue: deque[str | bytes] = field(default_factory=deque)
-    queued_bytes: int = 0
-    wake: gevent.event.Event = field(default_factory=gevent.event.Event)
-    gone: gevent.event.Event = field(default_factory=gevent.event.Event)
-    reader: gevent.Greenlet | None = None
-    writer: gevent.Greenlet | None = None
-    subscribed_s: float | None = None
-    frames: int = 0
-    sent_bytes: int = 0
-    next_frame: int = 0  # of the file
-    credit: float = 0.0
-    next_ping_s: float = 0.0
-    unanswered_s: float | None = None  # since when a ping waits for its pong
-    stalled_until_s: float = 0.0
-    slow_until_s: float = 0.0
-    slow_bytes: int = 64
-    half_open: bool = False
-    closing: bool = False  # nothing is queued any more
-    close_code: int | None = None  # the close frame that we are to send when the queue is empty
-    closed: bool = False
-
-    # ---- what is to be sent
-
-    def collect(self) -> None:
-        """Queues what the session has to say; nothing more once the close frame is due."""
-        frames = [] if self.closing else self.session.take()
-        for text in frames:
-            self.queue.append(text)
-            self.queued_bytes += len(text)
-        for note in self.session.notes:
-            self.server.event(self, "fault", **note)
-        self.session.notes.clear()
-        if frames:
-            self.wake.set()
-
-    def control(self, frame: bytes) -> None:
-        if frame and not self.closing:
-            self.queue.append(frame)
-            self.wake.set()
-
-    def publish(self, happening: Happening, now_ms: int) -> None:
-        """Tells the session; a client that lets too much wait loses the channel (error 25)."""
-        if self.queued_bytes > self.server.settings.buffer_bytes:
-            channel = CHANNEL_OF.get(type(happening), "market_lifecycle_v2")
-            if channel in self.session.subscriptions:
-                self.session.end(channel, 25, now_ms)
-                self.server.event(self, "overflow", channel=channel)
-            return
-        self.session.publish(happening, now_ms)
-
-    # ---- the writer
-
-    def write(self) -> None:
-        """The writer greenlet: sends what is queued, then what a tape or file has, for ever."""
-        try:
-            while not self.closed:
-                if self.server.now_s() < self.stalled_until_s:
-                    gevent.sleep(TICK_S)
-                elif self.queue:
-                    self._flush()
-                elif self.closing:
-                    if self.close_code is not None:
-                        self._send(self.codec.close(self.close_code))
-                    return
-                elif not self._play():
-                    self.wake.wait()
-                    self.wake.clear()
-        except OSError:
-            self.shut()
-
-    def _flush(self) -> None:
-        out = bytearray()
-        ledger, now_ns = self.server.ledger, self.server.now_ns()
-        while self.queue and len(out) < BATCH_BYTES:
-            item = self.queue.popleft()
-            if isinstance(item, bytes):
-                out += item
-                continue
-            self.queued_bytes -= len(item)
-            self.frames += 1
-            if ledger:
-                ledger.text(self.number, now_ns, item)
-            out += self.codec.fragments(item) if isinstance(item, Fragmented) else self.codec.text(item)
-        self._send(out)
-
-    def _play(self) -> bool:
-        """Without a pace, the next of the tape or of the file; False: there is nothing."""
-        if self.server.settings.rate or not self.session.subscribed or self.closing:
-            return False
-        now_ms = self.server.now_ms()
-        more = self.session.pump(now_ms)
-        self.collect()
-        if more or self.queue:
-            return True
-        if self.server.settings.frames is not None:
-            return self.play_file(256)
-        assert self.player
-        if self.session.armed.frames or not self.codec.plain:
-            for happening in self.player.events(now_ms * 1000):
-                self.session.publish(happening, now_ms)
-            self.collect()
-            return bool(self.queue)
-        chunk = self.player.chunk(now_ms * 1000)
-        if not chunk:
-            return False
-        if self.server.ledger:
-            now_ns = self.server.now_ns()
-            for _, payload in chunk:
-                self.server.ledger.raw(self.number, now_ns, payload)
-        self.frames += len(chunk)
-        self._send(b"".join([part for frame in chunk for part in frame]))
-        self.credit += 1
-        if self.credit >= 8:  # a socket that always takes would starve every other greenlet
-            self.credit = 0
-            gevent.sleep(1e-6)
-        return True
-
-    def play_file(self, most: int) -> bool:
-        """Queues the next frames of the file."""
-        frames = self.server.settings.frames or ()
-        sent = 0
-        while sent < most and frames:
-            if self.next_frame >= len(frames):
-                if not self.server.settings.loop:
-                    break
-                self.next_frame = 0
-            self.session.verbatim(frames[self.next_frame])
-            self.next_frame += 1
-            sent += 1
-        self.collect()
-        return sent > 0
-
-    def _send(self, data: bytes | bytearray) -> None:
-        self.sent_bytes += len(data)
-        at = 0
-        while at < len(data):
-            if self.server.now_s() >= self.slow_until_s:
-                self.sock.sendall(data[at:] if at else data)
-                return
-            self.sock.sendall(data[at : at + self.slow_bytes])
-            at += self.slow_bytes
-            gevent.sleep(0.002)
-
-    # ---- the end of it
-
-    def close(self, code: int) -> None:
-        """A close frame after what is queued; the socket goes when the client answers, or after a second."""
-        if not self.closing:
-            self.closing, self.close_code = True, code
-            self.wake.set()
-            gevent.spawn_later(1.0, self.shut)
-
-    def answer_close(self, reply: bytes) -> None:
-        """The client said goodbye: only our close frame goes out, what waits is dropped."""
-        self.queue.clear()
-        self.control(reply)
-        self.closing = True
-        self.wake.set()
-
-    def reset(self) -> None:
-        """Closes so that the client sees a reset."""
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.shut()
-
-    def shut(self) -> None:
-        """Closes the socket, whoever is reading or writing."""
-        if not self.closed:
-            self.closed = True
-            self.sock.close()
-            self.gone.set()
-            self.wake.set()
-
-    def hold(self) -> None:
-        """Half open: neither reads nor writes from now on, and stays."""
-        self.half_open = True
-        if self.writer:
-            self.writer.kill(block=False)
-        if self.reader:
-            gevent.spawn(self.reader.throw, HalfOpen)
-
-
-CHANNEL_OF: dict[type[Happening], str] = {
-    BookChange: "orderbook_delta",
-    BookReset: "orderbook_delta",
-    Trade: "trade",
-    Quote: "ticker",
-    IndexValue: "cfbenchmarks_value",
-}
 
 
 class Server:
@@ -381,7 +149,9 @@ class Server:
             loop()
         except Exception:
             sys.excepthook(*sys.exc_info())
-            os._exit(4)
+            if self.ledger:
+                self.ledger.flush()
+            os._exit(EXIT_FAILED)
 
     def stop(self) -> None:
         """Says goodbye to all clients, and writes the ledger out."""
@@ -508,7 +278,11 @@ class Server:
         now_s = self.now_s()
         for fault in self.faults:
             if fault.name in HTTP_FAULTS and fault.due(self._opened + 1, self._started_s, now_s):
-                fault.struck(self._opened + 1, now_s)
+                if fault.lasting_s is None:
+                    fault.struck(self._opened + 1, now_s)
+                elif now_s > fault.start_s(self._started_s) + fault.lasting_s:
+                    fault.left = 0
+                    continue
                 return HTTP_FAULTS[fault.name]
         refusal = self._keys.refusal(headers, "GET", path, self.now_ms())
         if refusal:
@@ -601,11 +375,9 @@ class Server:
         for connection in self.connections:
             if connection.subscribed_s is not None and not connection.half_open:
                 connection.credit += self.settings.rate * passed_s
-                connection.credit -= int(connection.credit) if self._file_part(connection) else 0
-
-    def _file_part(self, connection: Connection) -> bool:
-        connection.play_file(int(connection.credit))
-        return True
+                due = int(connection.credit)
+                connection.credit -= due
+                connection.play_file(due)
 
     def _tick_for_ever(self) -> None:
         second = fifth = 0
@@ -826,17 +598,3 @@ def _http(http: h11.Connection, response: Response, *, close: bool = False) -> b
     ]
     head = http.send(h11.Response(status_code=response.status, headers=headers))
     return (head or b"") + (http.send(h11.Data(data=response.body)) or b"") + (http.send(h11.EndOfMessage()) or b"")
-
-
-def read_frames(path: Path) -> tuple[str, ...]:
-    """The frames of a JSONL file: a string is taken verbatim, an object is written compactly in its order."""
-    frames = []
-    for line in path.read_text().splitlines():
-        if not line.strip():
-            continue
-        value = json.loads(line)
-        if isinstance(value, dict) and "frame" in value:
-            value = value["frame"]
-        text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-        frames.append(text if text.endswith("\n") else text + "\n")
-    return tuple(frames)

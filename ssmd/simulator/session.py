@@ -337,15 +337,15 @@ class Session:
         markets = self._markets(params, ids=name == "ticker")
         if rule == "markets" and not markets:
             raise CommandError(14)
-        return markets or None, {}
+        return markets, {}
 
-    def _markets(self, params: Params, *, ids: bool) -> dict[str, None]:
-        """The markets that a command names: by ticker, or by id where the channel knows ids."""
+    def _markets(self, params: Params, *, ids: bool) -> dict[str, None] | None:
+        """The markets that a command names, by ticker, or by id where the channel knows ids; None: it names none."""
         given = [key for key in ("market_ticker", "market_tickers", "market_id", "market_ids") if params.get(key)]
         if len(given) > 1:
             raise CommandError(11)
         if not given:
-            return {}
+            return None
         value = params[given[0]]
         names = _strings([value] if given[0] in ("market_ticker", "market_id") else value)
         if given[0].startswith("market_id"):
@@ -573,7 +573,8 @@ class Session:
             self._send(f'{{"type":"{kind}","sid":{sub.sid}{sub.number()},"msg":{body}', now_ms)
             return
         number = sub.number()
-        if armed.drop and sub.sequenced:
+        target = sub.sequenced and (sub.channel == "orderbook_delta" or "orderbook_delta" not in self.subscriptions)
+        if armed.drop and target:
             armed.drop -= 1
             self._note("seq_gap", sub)
             return
@@ -587,7 +588,7 @@ class Session:
             armed.fragment -= 1
             text = Fragmented(text)
         self._out.append(text)
-        if armed.repeat and sub.sequenced:
+        if armed.repeat and target:
             armed.repeat -= 1
             self._note("duplicate", sub)
             self._out.append(text)

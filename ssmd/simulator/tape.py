@@ -100,6 +100,11 @@ class Player:
         self._session = session
         self.ends = sending_ts
 
+    @property
+    def lap(self) -> int:
+        """How often the tape began again."""
+        return self._lap
+
     # ---- View
 
     def market(self, ticker: str) -> Market | None:
