@@ -2,16 +2,17 @@
  * dates. json.h says what the readers promise. */
 #include "json.h"
 
+const int64_t SSMD_POWERS_OF_TEN[16] = {
+    1,         10,         100,         1000,         10000,         100000,         1000000,         10000000,
+    100000000, 1000000000, 10000000000, 100000000000, 1000000000000, 10000000000000, 100000000000000, 1000000000000000};
+
 /* One well-formed UTF-8 sequence of two bytes or more (Unicode 15, table 3-7): its length, or 0. */
-static size_t utf8_sequence(const uint8_t *at, const uint8_t *end)
+static size_t utf8_sequence(const uint8_t *at)
 {
-    size_t left = (size_t)(end - at);
     uint8_t lead = at[0];
     if (lead < 0xC2 || lead > 0xF4)
         return 0;
     size_t n = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
-    if (left < n)
-        return 0;
     uint8_t low = 0x80, high = 0xBF; /* of the second byte: no overlong forms, no surrogates, nothing above U+10FFFF */
     if (lead == 0xE0)
         low = 0xA0;
@@ -36,10 +37,8 @@ static bool is_hex(uint8_t byte)
 }
 
 /* The escape at `at` (its backslash): its length, or 0. Surrogates need no partner. */
-static size_t escape_sequence(const uint8_t *at, const uint8_t *end)
+static size_t escape_sequence(const uint8_t *at)
 {
-    if (end - at < 2)
-        return 0;
     switch (at[1]) {
     case '"':
     case '\\':
@@ -49,96 +48,88 @@ static size_t escape_sequence(const uint8_t *at, const uint8_t *end)
     case 'n':
     case 'r':
     case 't': return 2;
-    case 'u': return end - at >= 6 && is_hex(at[2]) && is_hex(at[3]) && is_hex(at[4]) && is_hex(at[5]) ? 6 : 0;
+    case 'u': return is_hex(at[2]) && is_hex(at[3]) && is_hex(at[4]) && is_hex(at[5]) ? 6 : 0;
     default: return 0;
     }
 }
 
-const uint8_t *ssmd_json_string_rest(const uint8_t *at, const uint8_t *end, bool *escaped)
+const uint8_t *ssmd_json_string_rest(const uint8_t *at, bool *escaped)
 {
-    while (at < end) {
+    for (;;) {
         size_t n = 1;
         if (*at == '"')
             return at + 1;
         if (*at == '\\') {
             *escaped = true;
-            n = escape_sequence(at, end);
+            n = escape_sequence(at);
         } else if (*at >= 0x80) {
-            n = utf8_sequence(at, end);
-        } else if (*at < 0x20) {
+            n = utf8_sequence(at);
+        } else if (*at < 0x20) { /* the NUL behind the text among them */
             n = 0;
         }
         if (n == 0)
             return NULL;
         at += n;
     }
-    return NULL;
 }
 
-static const uint8_t *skip_digits(const uint8_t *at, const uint8_t *end)
+static const uint8_t *skip_digits(const uint8_t *at)
 {
-    if (at == end || !ssmd_is_digit(*at))
+    if (!ssmd_is_digit(*at))
         return NULL;
-    while (at < end && ssmd_is_digit(*at))
+    while (ssmd_is_digit(*at))
         at++;
     return at;
 }
 
-static const uint8_t *skip_number(const uint8_t *at, const uint8_t *end)
+static const uint8_t *skip_number(const uint8_t *at)
 {
     at += *at == '-';
-    if (at < end && *at == '0')
+    if (*at == '0')
         at++;
-    else if ((at = skip_digits(at, end)) == NULL)
+    else if ((at = skip_digits(at)) == NULL)
         return NULL;
-    if (at < end && *at == '.' && (at = skip_digits(at + 1, end)) == NULL)
+    if (*at == '.' && (at = skip_digits(at + 1)) == NULL)
         return NULL;
-    if (at < end && (*at | 0x20) == 'e') {
+    if ((*at | 0x20) == 'e') {
         at++;
-        at += at < end && (*at == '+' || *at == '-');
-        at = skip_digits(at, end);
+        at += *at == '+' || *at == '-';
+        at = skip_digits(at);
     }
     return at;
 }
 
-static const uint8_t *skip_word(const uint8_t *at, const uint8_t *end, const char *word, size_t n)
-{
-    return (size_t)(end - at) >= n && memcmp(at, word, n) == 0 ? at + n : NULL;
-}
-
 /* String, number, true, false, null. */
-static const uint8_t *skip_scalar(const uint8_t *at, const uint8_t *end)
+static const uint8_t *skip_scalar(const uint8_t *at)
 {
     ssmd_text text;
     bool escaped;
     switch (*at) {
-    case '"': return ssmd_json_string(at, end, &text, &escaped);
-    case 't': return skip_word(at, end, "true", 4);
-    case 'f': return skip_word(at, end, "false", 5);
-    case 'n': return skip_word(at, end, "null", 4);
-    default: return *at == '-' || ssmd_is_digit(*at) ? skip_number(at, end) : NULL;
+    case '"': return ssmd_json_string(at, &text, &escaped);
+    case 't': return memcmp(at, "true", 4) == 0 ? at + 4 : NULL;
+    case 'f': return memcmp(at, "false", 5) == 0 ? at + 5 : NULL;
+    case 'n': return memcmp(at, "null", 4) == 0 ? at + 4 : NULL;
+    default: return *at == '-' || ssmd_is_digit(*at) ? skip_number(at) : NULL;
     }
 }
 
 /* From the quote of a key to the first byte of its value. */
-static const uint8_t *skip_key(const uint8_t *at, const uint8_t *end)
+static const uint8_t *skip_key(const uint8_t *at)
 {
     ssmd_text text;
     bool escaped;
-    if (at == end || *at != '"' || (at = ssmd_json_string(at, end, &text, &escaped)) == NULL)
+    if (*at != '"' || (at = ssmd_json_string(at, &text, &escaped)) == NULL)
         return NULL;
-    at = ssmd_json_space(at, end);
-    return at < end && *at == ':' ? ssmd_json_space(at + 1, end) : NULL;
+    at = ssmd_json_space(at);
+    return *at == ':' ? ssmd_json_space(at + 1) : NULL;
 }
 
 /* Walks one value with a stack of bits: 1 = inside an object, 0 = inside an array. */
-static const uint8_t *skip(const uint8_t *at, const uint8_t *end, unsigned depth, bool *deep)
+static const uint8_t *skip(const uint8_t *at, unsigned depth, bool *deep)
 {
     uint64_t objects = 0;
     unsigned open = 0;
     for (;;) {
-        if (at == end)
-            return NULL;
         if (*at == '{' || *at == '[') {
             bool object = *at == '{';
             if (depth + ++open > SSMD_JSON_MAX_DEPTH) {
@@ -146,79 +137,100 @@ static const uint8_t *skip(const uint8_t *at, const uint8_t *end, unsigned depth
                 return NULL;
             }
             objects = objects << 1 | object;
-            at = ssmd_json_space(at + 1, end);
-            if (at == end || *at != (object ? '}' : ']')) {
-                if (object && (at = skip_key(at, end)) == NULL)
+            at = ssmd_json_space(at + 1);
+            if (*at != (object ? '}' : ']')) {
+                if (object && (at = skip_key(at)) == NULL)
                     return NULL;
                 continue;
             }
             /* empty: its closing bracket is met below */
-        } else if ((at = skip_scalar(at, end)) == NULL) {
+        } else if ((at = skip_scalar(at)) == NULL) {
             return NULL;
         }
-        for (;;) { /* behind a value, or at the closing bracket of an empty one */
+        for (;; at++, open--, objects >>= 1) { /* behind a value, or at the closing bracket of an empty one */
             if (open == 0)
                 return at;
-            at = ssmd_json_space(at, end);
-            if (at == end)
-                return NULL;
+            at = ssmd_json_space(at);
             if (*at != ((objects & 1) ? '}' : ']'))
                 break;
-            at++;
-            open--;
-            objects >>= 1;
         }
         if (*at != ',')
             return NULL;
-        at = ssmd_json_space(at + 1, end);
-        if ((objects & 1) && (at = skip_key(at, end)) == NULL)
+        at = ssmd_json_space(at + 1);
+        if ((objects & 1) && (at = skip_key(at)) == NULL)
             return NULL;
     }
 }
 
-const uint8_t *ssmd_json_skip(const uint8_t *at, const uint8_t *end, unsigned depth)
+const uint8_t *ssmd_json_skip(const uint8_t *at, unsigned depth)
 {
     bool deep = false;
-    return skip(at, end, depth, &deep);
+    return skip(at, depth, &deep);
 }
 
-ssmd_json_verdict ssmd_json_fault(const uint8_t *at, size_t n)
+ssmd_json_verdict ssmd_json_judge(const uint8_t *at, const uint8_t *end)
 {
-    const uint8_t *end = at + n;
     bool deep = false;
-    at = ssmd_json_space(at, end);
-    if (at == end || *at != '{')
+    at = ssmd_json_space(at);
+    if (*at != '{')
         return SSMD_JSON_BAD;
-    at = skip(at, end, 0, &deep);
+    at = skip(at, 0, &deep);
     if (at == NULL)
         return deep ? SSMD_JSON_DEEP : SSMD_JSON_BAD;
-    return ssmd_json_space(at, end) == end ? SSMD_JSON_GOOD : SSMD_JSON_BAD;
+    return ssmd_json_space(at) == end ? SSMD_JSON_GOOD : SSMD_JSON_BAD;
 }
 
-const uint8_t *ssmd_json_member(const uint8_t *at, const uint8_t *end, const char *key, size_t key_bytes)
+const uint8_t *ssmd_json_member(const uint8_t *at, const char *key, size_t key_bytes)
 {
     const uint8_t *found = NULL;
     if (*at != '{')
         return NULL;
-    at = ssmd_json_space(at + 1, end);
-    while (at < end && *at == '"') {
+    at = ssmd_json_space(at + 1);
+    while (*at == '"') {
         ssmd_text name;
         bool escaped;
-        if (ssmd_json_string(at, end, &name, &escaped) == NULL || (at = skip_key(at, end)) == NULL)
+        if (ssmd_json_string(at, &name, &escaped) == NULL || (at = skip_key(at)) == NULL)
             return NULL;
         if (!escaped && name.n == key_bytes && memcmp(name.at, key, key_bytes) == 0)
             found = at;
-        at = ssmd_json_skip(at, end, 0);
+        at = ssmd_json_skip(at, 0);
         if (at == NULL)
             return NULL;
-        at = ssmd_json_space(at, end);
-        if (at < end && *at == ',')
-            at = ssmd_json_space(at + 1, end);
+        at = ssmd_json_space(at);
+        if (*at == ',')
+            at = ssmd_json_space(at + 1);
     }
     return found;
 }
 
-/* ---- exact values from texts -------------------------------------------------------------- */
+/* ---- exact values ------------------------------------------------------------------------- */
+
+const uint8_t *ssmd_json_int_slow(const uint8_t *at, unsigned depth, int64_t *value, ssmd_json_state *state)
+{
+    const uint8_t *first = at + (*at == '-'), *digit = first;
+    int64_t size = 0;
+    *state = *at == 'n' ? SSMD_ABSENT : SSMD_MALFORMED;
+    for (; ssmd_is_digit(*digit) && digit - first < 16; digit++)
+        size = size * 10 + (*digit - '0');
+    ptrdiff_t n = digit - first;
+    bool plain = n > 0 && n <= 15 && (n == 1 || *first != '0');
+    if (plain && *digit != '.' && (*digit | 0x20) != 'e') {
+        *value = *at == '-' ? -size : size;
+        *state = SSMD_PRESENT;
+        return digit;
+    }
+    return ssmd_json_skip(at, depth);
+}
+
+const uint8_t *ssmd_json_fixed_slow(const uint8_t *at, unsigned depth, unsigned scale, int64_t *value,
+                                    ssmd_json_state *state)
+{
+    ssmd_text text;
+    at = ssmd_json_text(at, depth, &text, state);
+    if (at != NULL && *state == SSMD_PRESENT)
+        *state = ssmd_json_decimal(text, scale, value);
+    return at;
+}
 
 __extension__ typedef __int128 wide;
 

@@ -13,6 +13,8 @@
  */
 #include "kalshi.h"
 
+#include <stdlib.h>
+
 /* ---- shapes ------------------------------------------------------------------------------- */
 
 typedef enum rule {
@@ -51,7 +53,10 @@ typedef struct shape {
 
 /* clang-format off */
 #define FIELD(key, how) {"\"" key "\":", sizeof key + 2, how}
-#define SHAPE(table) {table, sizeof table / sizeof *table}
+/* Two entries that match nothing close a table, because the reader looks at the expected field and at the one after
+ * it; the first of them also stands for all unknown keys. */
+#define NO_MORE {"", 255, RULE_SKIP}, {"", 255, RULE_SKIP}
+#define SHAPE(table) {table, sizeof table / sizeof *table - 2}
 
 enum { ENVELOPE_TYPE, ENVELOPE_SID, ENVELOPE_SEQ, ENVELOPE_MSG, ENVELOPE_SENT, ENVELOPE_ID };
 static const field ENVELOPE_FIELDS[] = {
@@ -61,6 +66,7 @@ static const field ENVELOPE_FIELDS[] = {
     [ENVELOPE_MSG] = FIELD("msg", RULE_MSG),
     [ENVELOPE_SENT] = FIELD("sending_ts_ms", RULE_MS),
     [ENVELOPE_ID] = FIELD("id", RULE_COUNTING),
+    NO_MORE,
 };
 static const shape ENVELOPE = SHAPE(ENVELOPE_FIELDS);
 
@@ -95,6 +101,7 @@ static const field TRADE_FIELDS[] = {
     [TRADE_YES_PRICE] = FIELD("yes_price", RULE_CENTS),
     [TRADE_NO_PRICE] = FIELD("no_price", RULE_SKIP),
     [TRADE_COUNT] = FIELD("count", RULE_CONTRACTS),
+    NO_MORE,
 };
 static const shape TRADE = SHAPE(TRADE_FIELDS);
 
@@ -143,6 +150,7 @@ static const field TICKER_FIELDS[] = {
     [TICKER_VOLUME] = FIELD("volume", RULE_CONTRACTS),
     [TICKER_INTEREST] = FIELD("open_interest", RULE_CONTRACTS),
     [TICKER_CLOCK] = FIELD("Clock", RULE_SKIP),
+    NO_MORE,
 };
 static const shape TICKER = SHAPE(TICKER_FIELDS);
 
@@ -166,6 +174,7 @@ static const field SNAPSHOT_FIELDS[] = {
     [SNAPSHOT_NO_DOLLARS] = FIELD("no_dollars", RULE_LADDER),
     [SNAPSHOT_YES] = FIELD("yes", RULE_LADDER),
     [SNAPSHOT_NO] = FIELD("no", RULE_LADDER),
+    NO_MORE,
 };
 static const shape SNAPSHOT = SHAPE(SNAPSHOT_FIELDS);
 
@@ -194,6 +203,7 @@ static const field DELTA_FIELDS[] = {
     [DELTA_SUBACCOUNT] = FIELD("subaccount", RULE_SKIP),
     [DELTA_PRICE] = FIELD("price", RULE_CENTS),
     [DELTA_DELTA] = FIELD("delta", RULE_CONTRACTS),
+    NO_MORE,
 };
 static const shape DELTA = SHAPE(DELTA_FIELDS);
 
@@ -232,6 +242,7 @@ static const field LIFECYCLE_FIELDS[] = {
     FIELD("custom_strike", RULE_SKIP),
     FIELD("yes_sub_title", RULE_SKIP),
     FIELD("no_sub_title", RULE_SKIP),
+    NO_MORE,
 };
 static const shape LIFECYCLE = SHAPE(LIFECYCLE_FIELDS);
 
@@ -246,6 +257,7 @@ static const field EVENT_LIFECYCLE_FIELDS[] = {
     FIELD("series_ticker", RULE_SKIP),
     FIELD("strike_date", RULE_SKIP),
     FIELD("strike_period", RULE_SKIP),
+    NO_MORE,
 };
 static const shape EVENT_LIFECYCLE = SHAPE(EVENT_LIFECYCLE_FIELDS);
 
@@ -253,6 +265,7 @@ static const field EVENT_FEE_FIELDS[] = {
     [EVENT_TICKER] = FIELD("event_ticker", RULE_TEXT),
     FIELD("fee_type_override", RULE_SKIP),
     FIELD("fee_multiplier_override", RULE_SKIP),
+    NO_MORE,
 };
 static const shape EVENT_FEE = SHAPE(EVENT_FEE_FIELDS);
 
@@ -266,13 +279,17 @@ enum {
     INDEX_WINDOWED,
     INDEX_TS
 };
-#define INDEX_FIELDS(name)                                                                                             \
-    {                                                                                                                  \
-        [INDEX_NAME] = FIELD(name, RULE_TEXT), [INDEX_VALUE_USD] = FIELD("value_usd", RULE_DECIMAL_E8),                \
-        [INDEX_SOURCE_TS_MS] = FIELD("source_ts_ms", RULE_MS), [INDEX_RECEIVED_AT] = FIELD("received_at", RULE_MS),    \
-        [INDEX_DATA] = FIELD("data", RULE_SKIP), [INDEX_AVERAGE] = FIELD("avg_60s_data", RULE_AVERAGE),                \
-        [INDEX_WINDOWED] = FIELD("last_60s_windowed_average_15min", RULE_SKIP), [INDEX_TS] = FIELD("ts", RULE_TS),     \
-    }
+#define INDEX_FIELDS(name) { \
+    [INDEX_NAME] = FIELD(name, RULE_TEXT), \
+    [INDEX_VALUE_USD] = FIELD("value_usd", RULE_DECIMAL_E8), \
+    [INDEX_SOURCE_TS_MS] = FIELD("source_ts_ms", RULE_MS), \
+    [INDEX_RECEIVED_AT] = FIELD("received_at", RULE_MS), \
+    [INDEX_DATA] = FIELD("data", RULE_SKIP), \
+    [INDEX_AVERAGE] = FIELD("avg_60s_data", RULE_AVERAGE), \
+    [INDEX_WINDOWED] = FIELD("last_60s_windowed_average_15min", RULE_SKIP), \
+    [INDEX_TS] = FIELD("ts", RULE_TS), \
+    NO_MORE, \
+}
 static const field CFBENCHMARKS_FIELDS[] = INDEX_FIELDS("index_id");
 static const field PYTH_FIELDS[] = INDEX_FIELDS("underlying_ticker");
 static const shape CFBENCHMARKS = SHAPE(CFBENCHMARKS_FIELDS);
@@ -282,6 +299,7 @@ enum { SUBSCRIBED_CHANNEL, SUBSCRIBED_SID };
 static const field SUBSCRIBED_FIELDS[] = {
     [SUBSCRIBED_CHANNEL] = FIELD("channel", RULE_TEXT),
     [SUBSCRIBED_SID] = FIELD("sid", RULE_U32),
+    NO_MORE,
 };
 static const shape SUBSCRIBED = SHAPE(SUBSCRIBED_FIELDS);
 
@@ -291,11 +309,12 @@ static const field ERROR_FIELDS[] = {
     [ERROR_MESSAGE] = FIELD("msg", RULE_TEXT_LENIENT),
     FIELD("market_ticker", RULE_SKIP),
     FIELD("market_tickers", RULE_SKIP),
+    NO_MORE,
 };
 static const shape ERROR = SHAPE(ERROR_FIELDS);
 
 /* clang-format on */
-#define FITS(table) _Static_assert(sizeof table / sizeof *table <= SSMD_MESSAGE_FIELDS, "more fields than values")
+#define FITS(table) _Static_assert(sizeof table / sizeof *table - 2 < SSMD_MESSAGE_FIELDS, "more fields than values")
 FITS(TRADE_FIELDS);
 FITS(TICKER_FIELDS);
 FITS(LIFECYCLE_FIELDS);
@@ -404,138 +423,121 @@ enum { INSIDE_ENVELOPE = 1, INSIDE_MSG = 2 }; /* open brackets around a value th
 
 static const int64_t LIMIT_MS = 9000000000000, LIMIT_SECONDS = 9000000000; /* the year 2255: the ns fit */
 
-/* One price or count of a level; the type of the value decides how it is read. False: no level has this. */
-static bool level_number(const uint8_t **at, const uint8_t *end, unsigned scale, int64_t *value)
+/* One price or count of a level; the type of the value decides how it is read. NULL: no level has this. */
+static const uint8_t *level_number(const uint8_t *at, bool price, int64_t *value)
 {
     ssmd_json_state state = SSMD_ABSENT;
-    const uint8_t *from = *at;
-    if (from == end)
-        return false;
-    if (*from == '"') {
-        *at = ssmd_json_fixed(from, end, 0, scale, value, &state);
-    } else if (*from == '-' || ssmd_is_digit(*from)) {
-        *at = ssmd_json_int(from, end, 0, value, &state);
-        *value = (int64_t)((uint64_t)*value * 100u);
+    if (*at == '"') {
+        at = price ? ssmd_json_fixed4(at, 0, value, &state) : ssmd_json_fixed2(at, 0, value, &state);
+    } else if (*at == '-' || ssmd_is_digit(*at)) {
+        at = ssmd_json_int(at, 0, value, &state);
+        if (state == SSMD_PRESENT)
+            *value *= 100;
     }
-    return *at != NULL && state == SSMD_PRESENT;
+    return state == SSMD_PRESENT ? at : NULL;
 }
 
-static bool step_over(const uint8_t **at, const uint8_t *end, uint8_t byte)
+static const uint8_t *step_over(const uint8_t *at, uint8_t byte)
 {
-    const uint8_t *from = ssmd_json_space(*at, end);
-    if (from == end || *from != byte)
-        return false;
-    *at = ssmd_json_space(from + 1, end);
-    return true;
+    at = ssmd_json_space(at);
+    return *at == byte ? ssmd_json_space(at + 1) : NULL;
 }
 
-/* One level [price, count]; the cursor is at its bracket, and goes behind its closing one. */
-static bool level_read(const uint8_t **at, const uint8_t *end, int32_t *price_e4, int64_t *count_e2)
+/* One level [price, count] to behind its bracket; NULL: it is none. */
+static const uint8_t *level_read(const uint8_t *at, int32_t *price_e4, int64_t *count_e2)
 {
-    int64_t price;
-    if (!step_over(at, end, '[') || !level_number(at, end, 4, &price) || !step_over(at, end, ',') ||
-        !level_number(at, end, 2, count_e2) || !step_over(at, end, ']'))
-        return false;
+    int64_t price = 0;
+    if ((at = step_over(at, '[')) == NULL || (at = level_number(at, true, &price)) == NULL ||
+        (at = step_over(at, ',')) == NULL || (at = level_number(at, false, count_e2)) == NULL)
+        return NULL;
+    at = ssmd_json_space(at);
     *price_e4 = (int32_t)price;
-    return price >= INT32_MIN && price <= INT32_MAX;
+    return *at == ']' && price >= INT32_MIN && price <= INT32_MAX ? at + 1 : NULL;
 }
 
-/* An array of levels, checked and counted. What is no ladder is walked over as any value. */
-static const uint8_t *read_ladder(const uint8_t *at, const uint8_t *end, ssmd_field_value *value,
-                                  ssmd_json_state *state)
+/* An array of levels, checked and counted, to behind its bracket; NULL: it is none. */
+static const uint8_t *ladder_read(const uint8_t *at, ssmd_field_value *value)
 {
-    const uint8_t *from = at;
-    *state = SSMD_MALFORMED;
-    if (at < end && *at == 'n')
-        *state = SSMD_ABSENT;
-    if (at < end && *at == '[') {
-        value->at = at;
-        value->n = 0;
-        value->lowest = INT32_MAX;
-        at = ssmd_json_space(at + 1, end);
-        bool good = true;
-        if (at == end || *at != ']') {
-            do {
-                int32_t price;
-                int64_t count;
-                good = level_read(&at, end, &price, &count);
-                value->n++;
-                if (good && price < value->lowest)
-                    value->lowest = price;
-            } while (good && step_over(&at, end, ','));
-        }
-        if (good && at < end && *at == ']') {
-            *state = SSMD_PRESENT;
-            return at + 1;
-        }
+    value->at = at;
+    value->n = 0;
+    value->lowest = INT32_MAX;
+    at = ssmd_json_space(at + 1);
+    if (*at == ']')
+        return at + 1;
+    for (;; at = ssmd_json_space(at + 1)) {
+        int32_t price;
+        int64_t count;
+        at = level_read(at, &price, &count);
+        if (at == NULL)
+            return NULL;
+        value->n++;
+        if (price < value->lowest)
+            value->lowest = price;
+        at = ssmd_json_space(at);
+        if (*at != ',')
+            return *at == ']' ? at + 1 : NULL;
     }
-    return ssmd_json_skip(from, end, INSIDE_MSG);
 }
 
-/* A ladder that was checked before, written as levels. */
-static void write_ladder(uint8_t *to, const ssmd_ladder *ladder, const uint8_t *end)
+/* What is no ladder is walked over as any value. */
+static const uint8_t *read_ladder(const uint8_t *at, ssmd_field_value *value, ssmd_json_state *state)
 {
-    const uint8_t *at = ladder->at + 1;
+    const uint8_t *behind = *at == '[' ? ladder_read(at, value) : NULL;
+    *state = behind != NULL ? SSMD_PRESENT : *at == 'n' ? SSMD_ABSENT : SSMD_MALFORMED;
+    return behind != NULL ? behind : ssmd_json_skip(at, INSIDE_MSG);
+}
+
+/* A ladder that was read before, written as levels. */
+static void write_ladder(uint8_t *to, const ssmd_ladder *ladder)
+{
+    const uint8_t *at = ladder->at;
     for (size_t i = 0; i < ladder->levels; i++, to += SSMD_LEVEL_BYTES) {
         int32_t price = 0;
         int64_t count = 0;
-        level_read(&at, end, &price, &count);
+        at = level_read(ssmd_json_space(at + 1), &price, &count); /* behind the bracket, or the comma */
         ssmd_store32i(to, ladder->inverted ? 10000 - price : price);
         ssmd_store32(to + 4, 0);
         ssmd_store64i(to + 8, count);
-        step_over(&at, end, ',');
+        at = ssmd_json_space(at);
     }
 }
 
-static const uint8_t *read_average(const uint8_t *at, const uint8_t *end, int64_t *value, ssmd_json_state *state)
+static const uint8_t *read_average(const uint8_t *at, int64_t *value, ssmd_json_state *state)
 {
-    const uint8_t *from = at;
-    at = ssmd_json_skip(from, end, INSIDE_MSG);
-    if (at == NULL)
-        return NULL;
-    *state = *from == 'n' ? SSMD_ABSENT : SSMD_MALFORMED;
-    if (*from == '{') {
-        const uint8_t *member = ssmd_json_member(from, at, "value", 5);
-        *state = SSMD_ABSENT;
-        if (member != NULL)
-            ssmd_json_fixed(member, at, INSIDE_MSG, 8, value, state);
-    }
-    return at;
+    const uint8_t *behind = ssmd_json_skip(at, INSIDE_MSG);
+    *state = *at == '{' || *at == 'n' ? SSMD_ABSENT : SSMD_MALFORMED;
+    const uint8_t *member = behind != NULL ? ssmd_json_member(at, "value", 5) : NULL;
+    if (member != NULL)
+        ssmd_json_fixed_slow(member, INSIDE_MSG, 8, value, state);
+    return behind;
 }
 
-static const uint8_t *read_metadata(const uint8_t *at, const uint8_t *end, ssmd_text *event, ssmd_json_state *state)
+static const uint8_t *read_metadata(const uint8_t *at, ssmd_text *event, ssmd_json_state *state)
 {
-    const uint8_t *from = at;
-    at = ssmd_json_skip(from, end, INSIDE_MSG);
-    if (at == NULL)
-        return NULL;
-    const uint8_t *member = ssmd_json_member(from, at, "event_ticker", 12);
+    const uint8_t *behind = ssmd_json_skip(at, INSIDE_MSG);
+    const uint8_t *member = behind != NULL ? ssmd_json_member(at, "event_ticker", 12) : NULL;
     *state = SSMD_ABSENT;
     if (member != NULL)
-        ssmd_json_text(member, at, INSIDE_MSG, event, state);
+        ssmd_json_text(member, INSIDE_MSG, event, state);
     if (*state == SSMD_MALFORMED)
         *state = SSMD_ABSENT;
-    return at;
+    return behind;
 }
 
-static const uint8_t *read_bool(const uint8_t *at, const uint8_t *end, int64_t *value, ssmd_json_state *state)
+static const uint8_t *read_bool(const uint8_t *at, int64_t *value, ssmd_json_state *state)
 {
-    const uint8_t *from = at;
-    at = ssmd_json_skip(from, end, INSIDE_MSG);
-    if (at != NULL) {
-        *value = *from == 't';
-        *state = *from == 'n' ? SSMD_ABSENT : *from == 't' || *from == 'f' ? SSMD_PRESENT : SSMD_MALFORMED;
-    }
-    return at;
+    *value = *at == 't';
+    *state = *at == 'n' ? SSMD_ABSENT : *at == 't' || *at == 'f' ? SSMD_PRESENT : SSMD_MALFORMED;
+    return ssmd_json_skip(at, INSIDE_MSG);
 }
 
 /* An int between 0 and limit, times scale. */
-static inline const uint8_t *read_scaled(const uint8_t *at, const uint8_t *end, unsigned depth, int64_t limit,
-                                         int64_t scale, int64_t *value, ssmd_json_state *state)
+SSMD_INLINE const uint8_t *read_scaled(const uint8_t *at, unsigned depth, int64_t limit, int64_t scale, int64_t *value,
+                                       ssmd_json_state *state)
 {
-    at = ssmd_json_int(at, end, depth, value, state);
-    if (*state == SSMD_PRESENT) {
-        if (*value >= 0 && *value < limit)
+    at = ssmd_json_int(at, depth, value, state);
+    if (SSMD_LIKELY(*state == SSMD_PRESENT)) {
+        if (SSMD_LIKELY(*value >= 0 && *value < limit))
             *value *= scale;
         else
             *state = SSMD_MALFORMED;
@@ -543,92 +545,97 @@ static inline const uint8_t *read_scaled(const uint8_t *at, const uint8_t *end, 
     return at;
 }
 
-static inline ssmd_json_state fit_int32(int64_t value, ssmd_json_state state)
+SSMD_INLINE ssmd_json_state fit_int32(int64_t value, ssmd_json_state state)
 {
     return state == SSMD_PRESENT && (value < INT32_MIN || value > INT32_MAX) ? SSMD_MALFORMED : state;
 }
 
-static const uint8_t *read_msg(ssmd_message *message, const uint8_t *at, const uint8_t *end, ssmd_json_state *state);
+static const uint8_t *read_msg(ssmd_message *message, const uint8_t *at, ssmd_json_state *state);
 
-/* The value of one known field. */
-static inline const uint8_t *read_value(ssmd_message *message, rule how, const uint8_t *at, const uint8_t *end,
-                                        unsigned depth, ssmd_field_value *value, ssmd_json_state *state)
+/* Rules that no frequent field has. */
+static __attribute__((noinline)) const uint8_t *read_rare(rule how, const uint8_t *at, unsigned depth,
+                                                          ssmd_field_value *value, ssmd_json_state *state)
 {
-    ssmd_text text;
+    ssmd_text text = {NULL, 0};
     switch (how) {
-    case RULE_TEXT:
-    case RULE_TEXT_LENIENT:
-        at = ssmd_json_text(at, end, depth, &text, state);
-        if (*state == SSMD_PRESENT) {
-            value->at = text.at;
-            value->n = text.n;
-        }
-        return at;
-    case RULE_DECIMAL_E4:
-        at = ssmd_json_fixed(at, end, depth, 4, &value->number, state);
-        *state = fit_int32(value->number, *state);
-        return at;
-    case RULE_DECIMAL_E2: return ssmd_json_fixed(at, end, depth, 2, &value->number, state);
-    case RULE_DECIMAL_E8: return ssmd_json_fixed(at, end, depth, 8, &value->number, state);
+    case RULE_DECIMAL_E8: return ssmd_json_fixed_slow(at, depth, 8, &value->number, state);
     case RULE_CENTS:
     case RULE_CONTRACTS:
-        at = ssmd_json_int(at, end, depth, &value->number, state);
+        at = ssmd_json_int(at, depth, &value->number, state);
         if (*state == SSMD_PRESENT)
             value->number *= 100;
         if (how == RULE_CENTS)
             *state = fit_int32(value->number, *state);
         return at;
-    case RULE_INT_LENIENT: return ssmd_json_int(at, end, depth, &value->number, state);
-    case RULE_U32: return read_scaled(at, end, depth, (int64_t)UINT32_MAX + 1, 1, &value->number, state);
-    case RULE_COUNTING: return read_scaled(at, end, depth, INT64_MAX, 1, &value->number, state);
-    case RULE_MS: return read_scaled(at, end, depth, LIMIT_MS, 1000000, &value->number, state);
-    case RULE_SECONDS: return read_scaled(at, end, depth, LIMIT_SECONDS, 1000000000, &value->number, state);
+    case RULE_BOOL: return read_bool(at, &value->number, state);
+    case RULE_LADDER: return read_ladder(at, value, state);
+    case RULE_AVERAGE: return read_average(at, &value->number, state);
+    case RULE_METADATA:
+        at = read_metadata(at, &text, state);
+        value->at = text.at;
+        value->n = text.n;
+        return at;
+    case RULE_SECONDS: return read_scaled(at, depth, LIMIT_SECONDS, 1000000000, &value->number, state);
+    default: *state = SSMD_ABSENT; return ssmd_json_skip(at, depth);
+    }
+}
+
+/* The value of one known field. */
+SSMD_INLINE const uint8_t *read_value(ssmd_message *message, rule how, const uint8_t *at, unsigned depth,
+                                      ssmd_field_value *value, ssmd_json_state *state)
+{
+    ssmd_text text;
+    bool escaped;
+    switch (how) {
+    case RULE_TEXT:
+    case RULE_TEXT_LENIENT:
+        at = ssmd_json_text(at, depth, &text, state);
+        value->at = text.at;
+        value->n = text.n;
+        return at;
+    case RULE_DECIMAL_E4:
+        at = ssmd_json_fixed4(at, depth, &value->number, state);
+        *state = fit_int32(value->number, *state);
+        return at;
+    case RULE_DECIMAL_E2: return ssmd_json_fixed2(at, depth, &value->number, state);
+    case RULE_INT_LENIENT: return ssmd_json_int(at, depth, &value->number, state);
+    case RULE_U32: return read_scaled(at, depth, (int64_t)UINT32_MAX + 1, 1, &value->number, state);
+    case RULE_COUNTING: return read_scaled(at, depth, INT64_MAX, 1, &value->number, state);
+    case RULE_MS: return read_scaled(at, depth, LIMIT_MS, 1000000, &value->number, state);
     case RULE_TS:
-        value->n = at < end && *at == '"';
+        value->n = *at == '"';
         if (value->n == 0)
-            return read_scaled(at, end, depth, LIMIT_SECONDS, 1000000000, &value->number, state);
-        at = ssmd_json_text(at, end, depth, &text, state);
+            return read_scaled(at, depth, LIMIT_SECONDS, 1000000000, &value->number, state);
+        at = ssmd_json_text(at, depth, &text, state);
         if (*state == SSMD_PRESENT)
             *state = ssmd_json_rfc3339(text, &value->number);
         return at;
-    case RULE_BOOL: return read_bool(at, end, &value->number, state);
-    case RULE_LADDER: return read_ladder(at, end, value, state);
-    case RULE_AVERAGE: return read_average(at, end, &value->number, state);
-    case RULE_METADATA:
-        at = read_metadata(at, end, &text, state);
-        if (*state == SSMD_PRESENT) {
-            value->at = text.at;
-            value->n = text.n;
-        }
-        return at;
-    case RULE_MSG: return read_msg(message, at, end, state);
+    case RULE_MSG: return read_msg(message, at, state);
     case RULE_SKIP:
-    case RULE_LENIENT: break;
+        *state = SSMD_ABSENT;
+        return SSMD_LIKELY(*at == '"') ? ssmd_json_string(at, &text, &escaped) : ssmd_json_skip(at, depth);
+    default: return read_rare(how, at, depth, value, state);
     }
-    *state = SSMD_ABSENT;
-    if (SSMD_LIKELY(at < end && *at == '"')) {
-        bool escaped;
-        return ssmd_json_string(at, end, &text, &escaped);
-    }
-    return ssmd_json_skip(at, end, depth);
 }
 
 /* ---- reading objects ---------------------------------------------------------------------- */
 
-static inline bool field_is_next(const field *expected, const uint8_t *at, const uint8_t *end)
+/* Does this key, colon included, stand at `at`? The entry that closes a table matches nothing that is JSON. */
+SSMD_INLINE bool key_is(const field *expected, const uint8_t *at)
 {
 #ifdef SSMD_JSON_SSE2
-    if (SSMD_LIKELY(end - at >= 32) && SSMD_LIKELY(expected->bytes <= 32)) {
-        const __m128i *text = (const __m128i *)(const void *)at;
-        const __m128i *key = (const __m128i *)(const void *)expected->literal;
-        unsigned low = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_loadu_si128(text), _mm_loadu_si128(key)));
-        unsigned high =
-            (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_loadu_si128(text + 1), _mm_loadu_si128(key + 1)));
-        uint64_t differing = ~(low | (uint64_t)high << 16);
-        return (differing << (64 - expected->bytes)) == 0;
+    const __m128i *text = (const __m128i *)(const void *)at, *key = (const __m128i *)(const void *)expected->literal;
+    uint64_t equal = (uint64_t)_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_loadu_si128(text), _mm_loadu_si128(key)));
+    if (expected->bytes > 16) {
+        const __m128i more = _mm_cmpeq_epi8(_mm_loadu_si128(text + 1), _mm_loadu_si128(key + 1));
+        equal |= (uint64_t)_mm_movemask_epi8(more) << 16;
+        if (SSMD_UNLIKELY(expected->bytes > 32))
+            return expected->bytes <= sizeof expected->literal && memcmp(at, expected->literal, expected->bytes) == 0;
     }
+    return (~equal << (64 - expected->bytes)) == 0;
+#else
+    return expected->bytes <= sizeof expected->literal && memcmp(at, expected->literal, expected->bytes) == 0;
 #endif
-    return (size_t)(end - at) >= expected->bytes && memcmp(at, expected->literal, expected->bytes) == 0;
 }
 
 /* The number of the field with this name, or keys->count. */
@@ -640,67 +647,80 @@ static unsigned field_find(const shape *keys, ssmd_text name)
     return keys->count;
 }
 
-/* A key in an order that was not expected, or an unknown one: to the first byte of its value. */
-static const uint8_t *read_key(const shape *keys, const uint8_t *at, const uint8_t *end, unsigned *number,
-                               ssmd_text *name)
+/* A key in another order than the wire's, or an unknown one, or none: to the first byte of its value. */
+static __attribute__((noinline)) const uint8_t *read_key(const shape *keys, const uint8_t *at, unsigned *number,
+                                                         ssmd_fields *found)
 {
+    ssmd_text name;
     bool escaped;
-    if (at == end || *at != '"' || (at = ssmd_json_string(at, end, name, &escaped)) == NULL)
+    if (*at != '"' || (at = ssmd_json_string(at, &name, &escaped)) == NULL)
         return NULL;
-    at = ssmd_json_space(at, end);
-    if (at == end || *at != ':')
+    at = ssmd_json_space(at);
+    if (*at != ':')
         return NULL;
-    *number = escaped ? keys->count : field_find(keys, *name);
+    *number = escaped ? keys->count : field_find(keys, name);
+    if (*number == keys->count) {
+        if (found->unknowns < SSMD_MESSAGE_UNKNOWNS)
+            found->unknown[found->unknowns] = name;
+        found->unknowns++;
+    }
     return at + 1;
 }
 
 /* The object whose opening bracket is at `at`, inside depth - 1 others. */
-static const uint8_t *read_object(ssmd_message *message, const shape *keys, ssmd_fields *found, unsigned depth,
-                                  const uint8_t *at, const uint8_t *end)
+SSMD_INLINE const uint8_t *read_object(ssmd_message *message, const shape *keys, ssmd_fields *found, unsigned depth,
+                                       const uint8_t *at)
 {
+    const field *fields = keys->fields;
     unsigned next = 0;
+    uint32_t seen = 0;
     found->present = found->bad = found->odd = found->unknowns = 0;
-    at = ssmd_json_space(at + 1, end);
-    if (at < end && *at == '}')
+    at = ssmd_json_space(at + 1);
+    if (*at == '}')
         return at + 1;
-    for (;;) {
+    for (;; at = ssmd_json_space(at + 1)) {
         unsigned number = next;
-        const field *fields = keys->fields;
-        ssmd_text name;
-        if (SSMD_LIKELY(next < keys->count && field_is_next(&fields[next], at, end))) {
+        ssmd_json_state state = SSMD_ABSENT;
+        if (SSMD_LIKELY(key_is(&fields[next], at))) {
             at += fields[next].bytes;
-        } else if (next + 1 < keys->count && field_is_next(&fields[next + 1], at, end)) {
+        } else if (key_is(&fields[next + 1], at)) {
             number = next + 1;
             at += fields[number].bytes;
-        } else if ((at = read_key(keys, at, end, &number, &name)) == NULL) {
+        } else if ((at = read_key(keys, at, &number, found)) == NULL) {
             return NULL;
         }
-        at = ssmd_json_space(at, end);
-        if (SSMD_LIKELY(number < keys->count)) {
-            ssmd_json_state state = SSMD_ABSENT;
-            at = read_value(message, (rule)fields[number].rule, at, end, depth, &found->values[number], &state);
-            uint32_t bit = 1u << number;
-            uint32_t malformed = state == SSMD_MALFORMED ? bit : 0,
-                     lenient = fields[number].rule > RULE_LENIENT ? bit : 0;
-            found->present = (found->present & ~bit) | (state == SSMD_PRESENT ? bit : 0);
-            found->bad = (found->bad & ~bit) | (malformed & ~lenient);
-            found->odd = (found->odd & ~bit) | (malformed & lenient);
-            next = number + 1;
-        } else {
-            if (found->unknowns < SSMD_MESSAGE_UNKNOWNS)
-                found->unknown[found->unknowns] = name;
-            found->unknowns++;
-            at = ssmd_json_skip(at, end, depth);
-        }
+        at = ssmd_json_space(at);
+        at = read_value(message, (rule)fields[number].rule, at, depth, &found->values[number], &state);
         if (SSMD_UNLIKELY(at == NULL))
             return NULL;
-        at = ssmd_json_space(at, end);
-        if (SSMD_UNLIKELY(at == end))
-            return NULL;
+        uint32_t bit = 1u << number;
+        if (SSMD_UNLIKELY((seen & bit) != 0)) { /* again: only the last one counts */
+            found->present &= ~bit;
+            found->bad &= ~bit;
+            found->odd &= ~bit;
+        }
+        seen |= bit;
+        if (SSMD_LIKELY(state == SSMD_PRESENT))
+            found->present |= bit;
+        else if (SSMD_UNLIKELY(state == SSMD_MALFORMED))
+            *(fields[number].rule > RULE_LENIENT ? &found->odd : &found->bad) |= bit;
+        next = SSMD_LIKELY(number < keys->count) ? number + 1 : next;
+        at = ssmd_json_space(at);
         if (*at != ',')
             return *at == '}' ? at + 1 : NULL;
-        at = ssmd_json_space(at + 1, end);
     }
+}
+
+/* Two copies, so that the branches of each learn their own order. */
+static __attribute__((noinline)) const uint8_t *read_fields_of_msg(ssmd_message *message, const type_row *row,
+                                                                   const uint8_t *at)
+{
+    return read_object(message, row->msg, &message->msg, INSIDE_MSG, at);
+}
+
+static const uint8_t *read_envelope(ssmd_message *message, const uint8_t *at)
+{
+    return read_object(message, &ENVELOPE, &message->envelope, INSIDE_ENVELOPE, at);
 }
 
 static bool has(const ssmd_fields *fields, unsigned number)
@@ -716,21 +736,21 @@ static ssmd_text text_of(const ssmd_fields *fields, unsigned number)
 
 /* `msg` is read under the type that is known by now, which is nearly always the final one (the exchange sends it
  * first); else decode comes back to it. */
-static const uint8_t *read_msg(ssmd_message *message, const uint8_t *at, const uint8_t *end, ssmd_json_state *state)
+static const uint8_t *read_msg(ssmd_message *message, const uint8_t *at, ssmd_json_state *state)
 {
     message->msg_at = at;
     message->msg_row = NULL;
-    if (at == end)
-        return NULL;
     *state = *at == '{' ? SSMD_PRESENT : *at == 'n' ? SSMD_ABSENT : SSMD_MALFORMED;
     if (*at == '{' && has(&message->envelope, ENVELOPE_TYPE)) {
-        const type_row *row = type_find(text_of(&message->envelope, ENVELOPE_TYPE));
-        if (row != NULL && row->msg != NULL) {
-            message->msg_row = row;
-            return read_object(message, row->msg, &message->msg, INSIDE_MSG, at, end);
+        ssmd_text type = text_of(&message->envelope, ENVELOPE_TYPE);
+        message->row = type_find(type);
+        message->msg_type_at = type.at;
+        if (message->row != NULL && message->row->msg != NULL) {
+            message->msg_row = message->row;
+            return read_fields_of_msg(message, message->row, at);
         }
     }
-    return ssmd_json_skip(at, end, INSIDE_ENVELOPE);
+    return ssmd_json_skip(at, INSIDE_ENVELOPE);
 }
 
 /* ---- what it means ------------------------------------------------------------------------ */
@@ -1047,27 +1067,29 @@ static void judge(ssmd_message *message, uint64_t limit_bytes)
 }
 
 /* The envelope, with `msg` read under the type that counts in the end. False: a JSON fault. */
-static bool read_frame(ssmd_message *message, const uint8_t *at, const uint8_t *end)
+static bool read_frame(ssmd_message *message)
 {
-    at = ssmd_json_space(at, end);
-    if (at == end || *at != '{')
+    const uint8_t *at = ssmd_json_space(message->frame.at), *end = message->frame.at + message->frame.n;
+    if (*at != '{')
         return false;
-    at = read_object(message, &ENVELOPE, &message->envelope, INSIDE_ENVELOPE, at, end);
-    if (at == NULL || ssmd_json_space(at, end) != end)
+    at = read_envelope(message, at);
+    if (at == NULL || ssmd_json_space(at) != end)
         return false;
     message->type = text_of(&message->envelope, ENVELOPE_TYPE);
+    if (message->msg_row != NULL && message->type.at == message->msg_type_at)
+        return true;
     message->row = message->type.n > 0 ? type_find(message->type) : NULL;
     if (has(&message->envelope, ENVELOPE_MSG) && message->row != NULL && message->row->msg != NULL &&
         message->msg_row != message->row)
-        read_object(message, message->row->msg, &message->msg, INSIDE_MSG, message->msg_at, end);
+        read_fields_of_msg(message, message->row, message->msg_at);
     return true;
 }
 
-void ssmd_message_decode(ssmd_message *message, const uint8_t *frame, size_t n, uint32_t flags, uint64_t limit_bytes)
+static void clear(ssmd_message *message, const uint8_t *frame, size_t n, uint32_t flags)
 {
     const ssmd_text none = {NULL, 0};
     message->frame = (ssmd_text){frame, n};
-    message->row = NULL;
+    message->row = message->msg_row = NULL;
     message->flags = flags;
     message->sid = 0;
     message->seq = message->id = 0;
@@ -1076,22 +1098,30 @@ void ssmd_message_decode(ssmd_message *message, const uint8_t *frame, size_t n, 
     message->sequenced = message->msg_read = false;
     message->unknown_fields = message->malformed = 0;
     message->envelope.present = 0;
-    if ((flags & SSMD_FRAME_BINARY) != 0) {
+}
+
+void ssmd_message_decode(ssmd_message *message, const uint8_t *frame, size_t n, uint32_t flags, uint64_t limit_bytes)
+{
+    clear(message, frame, n, flags);
+    if (SSMD_UNLIKELY((flags & SSMD_FRAME_BINARY) != 0)) {
         become_unparsed(message, SSMD_REASON_BINARY);
         return;
     }
-    if (!read_frame(message, frame, frame + n)) {
-        bool deep = ssmd_json_fault(frame, n) == SSMD_JSON_DEEP;
-        message->row = NULL;
-        message->type = none;
+    if (SSMD_UNLIKELY(!read_frame(message))) {
+        bool deep = ssmd_json_judge(frame, frame + n) == SSMD_JSON_DEEP;
+        clear(message, frame, n, flags);
         become_unparsed(message, deep ? SSMD_REASON_TOO_COMPLEX : SSMD_REASON_BAD_JSON);
         return;
     }
     const ssmd_fields *envelope = &message->envelope;
-    message->sid = has(envelope, ENVELOPE_SID) ? (uint32_t)envelope->values[ENVELOPE_SID].number : 0;
-    message->seq = has(envelope, ENVELOPE_SEQ) ? (uint64_t)envelope->values[ENVELOPE_SEQ].number : 0;
-    message->id = has(envelope, ENVELOPE_ID) ? (uint64_t)envelope->values[ENVELOPE_ID].number : 0;
-    message->sent_ns = has(envelope, ENVELOPE_SENT) ? envelope->values[ENVELOPE_SENT].number : 0;
+    if (has(envelope, ENVELOPE_SID))
+        message->sid = (uint32_t)envelope->values[ENVELOPE_SID].number;
+    if (has(envelope, ENVELOPE_SEQ))
+        message->seq = (uint64_t)envelope->values[ENVELOPE_SEQ].number;
+    if (has(envelope, ENVELOPE_ID))
+        message->id = (uint64_t)envelope->values[ENVELOPE_ID].number;
+    if (has(envelope, ENVELOPE_SENT))
+        message->sent_ns = envelope->values[ENVELOPE_SENT].number;
     message->sequenced = message->row != NULL && message->row->sequenced;
     judge(message, limit_bytes);
 }
@@ -1120,7 +1150,6 @@ static void write_ticker(const ssmd_message *message, ssmd_record_builder *build
 
 static void write_book(const ssmd_message *message, ssmd_record_builder *builder, uint8_t *body)
 {
-    const uint8_t *end = message->frame.at + message->frame.n;
     ssmd_store16(body, message->snapshot ? 0 : 1);
     ssmd_store16(body + 2, (uint16_t)message->side);
     body[4] = message->yes_scale;
@@ -1131,9 +1160,9 @@ static void write_book(const ssmd_message *message, ssmd_record_builder *builder
     if (!message->snapshot)
         return;
     if (message->bids.levels > 0)
-        write_ladder(ssmd_record_levels(builder, 1, message->bids.levels), &message->bids, end);
+        write_ladder(ssmd_record_levels(builder, 1, message->bids.levels), &message->bids);
     if (message->asks.levels > 0)
-        write_ladder(ssmd_record_levels(builder, 2, message->asks.levels), &message->asks, end);
+        write_ladder(ssmd_record_levels(builder, 2, message->asks.levels), &message->asks);
 }
 
 static void write_status(const ssmd_message *message, ssmd_record_builder *builder, uint8_t *body)
@@ -1195,18 +1224,31 @@ void ssmd_message_write(const ssmd_message *message, const ssmd_record_header *h
     ssmd_record_end(&builder, keep ? message->frame : (ssmd_text){NULL, 0});
 }
 
+/* The frame moves to where a NUL and the padding can stand behind it: on the stack, or, if it is large, on the heap. */
 int ssmd_normalize(const uint8_t *frame, size_t n, const ssmd_frame_meta *meta, uint8_t *out, size_t capacity,
                    size_t *written)
 {
+    enum { SMALL_BYTES = 8192 };
+    uint8_t small[SMALL_BYTES + SSMD_JSON_PADDING_BYTES];
+    uint8_t *padded = n <= SMALL_BYTES ? small : malloc(n + SSMD_JSON_PADDING_BYTES);
     ssmd_message message;
-    ssmd_message_decode(&message, frame, n, meta->flags, meta->limit_bytes == 0 ? UINT64_MAX : meta->limit_bytes);
+    *written = 0;
+    if (padded == NULL)
+        return SSMD_NO_MEMORY;
+    if (n > 0)
+        memcpy(padded, frame, n);
+    memset(padded + n, 0, SSMD_JSON_PADDING_BYTES);
+    ssmd_message_decode(&message, padded, n, meta->flags, meta->limit_bytes == 0 ? UINT64_MAX : meta->limit_bytes);
     *written = message.record_bytes;
-    if (message.record_bytes > capacity)
-        return SSMD_TOO_LARGE;
-    ssmd_record_header header = {.number = meta->number,
-                                 .recv_ns = meta->recv_ns,
-                                 .recv_ticks = meta->recv_ticks,
-                                 .connection = meta->connection};
-    ssmd_message_write(&message, &header, out);
-    return SSMD_OK;
+    bool fits = message.record_bytes <= capacity;
+    if (fits) {
+        ssmd_record_header header = {.number = meta->number,
+                                     .recv_ns = meta->recv_ns,
+                                     .recv_ticks = meta->recv_ticks,
+                                     .connection = meta->connection};
+        ssmd_message_write(&message, &header, out);
+    }
+    if (padded != small)
+        free(padded);
+    return fits ? SSMD_OK : SSMD_TOO_LARGE;
 }

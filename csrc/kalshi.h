@@ -105,10 +105,12 @@ typedef struct ssmd_message {
     ssmd_fields envelope;
     ssmd_fields msg;
     const uint8_t *msg_at;
+    const uint8_t *msg_type_at;          /* where the type stood under which `msg` was read */
     const struct ssmd_type_row *msg_row; /* the type under which `msg` was read */
 } ssmd_message;
 
-/* Decodes frame[0..n). A record beyond limit_bytes becomes unparsed/tooComplex. */
+/* Decodes frame[0..n), which a NUL and the padding of json.h follow. A record beyond limit_bytes becomes
+ * unparsed/tooComplex. */
 void ssmd_message_decode(ssmd_message *message, const uint8_t *frame, size_t n, uint32_t flags, uint64_t limit_bytes);
 
 /* Writes the record to `at` (message->record_bytes long, 8-byte aligned or not). header: number, receive time and
@@ -126,7 +128,8 @@ typedef struct ssmd_frame_meta {
 } ssmd_frame_meta;
 
 /* Decode and write in one call, into memory of the caller's. SSMD_OK, or SSMD_TOO_LARGE when `capacity` is too small
- * (nothing is written then, and *written says how much it takes). */
+ * (nothing is written then, and *written says how much it takes), or SSMD_NO_MEMORY. The frame needs no padding here.
+ */
 SSMD_API int ssmd_normalize(const uint8_t *frame, size_t n, const ssmd_frame_meta *meta, uint8_t *out, size_t capacity,
                             size_t *written);
 

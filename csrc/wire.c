@@ -141,6 +141,7 @@ typedef struct drift_table {
 struct ssmd_conn {
     ssmd_writer *writer;
     ssmd_conn_options options;
+    uint64_t limit_bytes; /* of a record */
     uint32_t flags;
     phase phase;
     bool gap_written; /* the Gap before the message that is ready is in the ring */
@@ -176,8 +177,8 @@ int ssmd_conn_open(ssmd_writer *writer, const ssmd_conn_options *options, ssmd_c
     if (chosen.recv_bytes < MIN_RECV_BYTES || chosen.recv_bytes > MAX_RECV_BYTES || chosen.max_frame_bytes > limit ||
         chosen.max_frame_bytes + SSMD_UNPARSED_OVERHEAD_BYTES > limit || chosen.max_frame_bytes > UINT32_MAX)
         return SSMD_INVALID;
-    uint64_t own = whole_pages(sizeof(ssmd_conn)), recv = whole_pages(chosen.recv_bytes);
-    uint64_t assembly = whole_pages(chosen.max_frame_bytes);
+    uint64_t own = whole_pages(sizeof(ssmd_conn)), recv = whole_pages(chosen.recv_bytes + SSMD_JSON_PADDING_BYTES);
+    uint64_t assembly = whole_pages(chosen.max_frame_bytes + SSMD_JSON_PADDING_BYTES);
     uint64_t arena = whole_pages(chosen.max_frame_bytes + ARENA_EXTRA_BYTES);
     uint64_t all = own + CARRY_BYTES + recv + assembly + arena;
     uint8_t *at = mmap(NULL, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -186,6 +187,7 @@ int ssmd_conn_open(ssmd_writer *writer, const ssmd_conn_options *options, ssmd_c
     ssmd_conn *made = (ssmd_conn *)(void *)at;
     made->writer = writer;
     made->options = chosen;
+    made->limit_bytes = limit;
     made->flags =
         (chosen.use_yes_price != 0 ? SSMD_FRAME_USE_YES_PRICE : 0u) | (chosen.keep_frames != 0 ? SSMD_FRAME_KEEP : 0u);
     made->mapped_bytes = all;
@@ -367,15 +369,15 @@ static void count(ssmd_writer *writer, const ssmd_message *message)
         add(&writer->unknown_types, 1);
 }
 
-/* A text or binary message: its record, and what comes with it. */
-static int handle_data(ssmd_conn *conn)
+/* A text or binary message: its record, and what comes with it. A NUL stands behind it (see handle_data). */
+static int write_record(ssmd_conn *conn)
 {
     ssmd_writer *writer = conn->writer;
     ssmd_message *message = &writer->message;
     uint32_t flags = conn->flags | (conn->message.opcode == SSMD_WS_BINARY ? SSMD_FRAME_BINARY : 0u);
     ssmd_sequence_look seen;
     uint8_t *at;
-    ssmd_message_decode(message, conn->message.at, conn->message.n, flags, ssmd_ring_limit(writer->ring));
+    ssmd_message_decode(message, conn->message.at, conn->message.n, flags, conn->limit_bytes);
     ssmd_sequence_check(&conn->sequence, message->sid, message->seq, &seen);
     if (SSMD_UNLIKELY(seen.verdict == SSMD_SEQUENCE_GAP) && !conn->gap_written &&
         !write_sequence_gap(conn, message, &seen))
@@ -399,6 +401,18 @@ static int handle_data(ssmd_conn *conn)
     }
     tell_oddities(conn, message, number);
     return SSMD_FEED_OK;
+}
+
+/* The decoder wants a NUL behind its text. All the places where messages stand are ours, with padding behind the last
+ * one: so the byte there, which may be the next frame's first, is lent for the time of decoding and writing. */
+static int handle_data(ssmd_conn *conn)
+{
+    uint8_t *behind = (uint8_t *)conn + (conn->message.at + conn->message.n - (const uint8_t *)conn);
+    uint8_t lent = *behind;
+    *behind = 0;
+    int status = write_record(conn);
+    *behind = lent;
+    return status;
 }
 
 /* The message that is ready. SSMD_FEED_OK: done with it. */
