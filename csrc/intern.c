@@ -50,23 +50,28 @@ struct ssmd_interner {
     name_block *names;
 };
 
-/* Multiply and fold, 8 bytes a step: for spreading, not for secrets. */
+static uint64_t mix(uint64_t hash, uint64_t word)
+{
+    hash = (hash ^ word) * 0xD6E8FEB86659FD93u;
+    return hash ^ hash >> 32;
+}
+
+static uint64_t load(const uint8_t *at, size_t n)
+{
+    uint64_t word = 0;
+    memcpy(&word, at, n);
+    return word;
+}
+
+/* Multiply and fold, 8 bytes a step, the last step overlapping the one before: for spreading, not for secrets. */
 static uint64_t hash_of(const uint8_t *name, size_t n)
 {
-    uint64_t hash = (uint64_t)n * 0x9E3779B97F4A7C15u, word;
-    for (; n >= 8; n -= 8, name += 8) {
-        memcpy(&word, name, 8);
-        hash = (hash ^ word) * 0xD6E8FEB86659FD93u;
-        hash ^= hash >> 32;
-    }
-    if (n > 0) {
-        word = 0;
-        memcpy(&word, name, n);
-        hash = (hash ^ word) * 0xD6E8FEB86659FD93u;
-        hash ^= hash >> 32;
-    }
-    hash *= 0xD6E8FEB86659FD93u;
-    return hash ^ hash >> 29;
+    uint64_t hash = (uint64_t)n * 0x9E3779B97F4A7C15u;
+    if (n < 8)
+        return mix(mix(hash, load(name, n)), n);
+    for (size_t i = 0; i + 8 < n; i += 8)
+        hash = mix(hash, load(name + i, 8));
+    return mix(mix(hash, load(name + n - 8, 8)), n);
 }
 
 static entry *entry_of(const ssmd_interner *interner, uint32_t id)

@@ -293,12 +293,24 @@ static int64_t days_of_month(int64_t year, int64_t month)
     return month == 2 && leap ? 29 : DAYS[month - 1];
 }
 
-/* Two digits, or a value that no date has. */
-static int64_t pair(const uint8_t *at)
+/* Are the bytes under `mask` ASCII digits? *pairs gets, at each byte, ten times its digit plus the next one's: the
+ * value of a pair at the byte where it starts. Bytes outside of the mask count as 0. */
+static bool digit_pairs(uint64_t word, uint64_t mask, uint64_t *pairs)
 {
-    return ssmd_is_digit(at[0]) && ssmd_is_digit(at[1]) ? (at[0] - '0') * 10 + (at[1] - '0') : 1000000;
+    uint64_t digits = (word ^ 0x3030303030303030u) & mask;
+    uint64_t others = ((digits + (0x7676767676767676u & mask)) | digits) & 0x8080808080808080u;
+    *pairs = digits * 10 + (digits >> 8);
+    return others == 0;
 }
 
+static int64_t pair_at(uint64_t pairs, unsigned byte)
+{
+    return (int64_t)(pairs >> (8 * byte) & 0xFF);
+}
+
+/*      word 0            word 1            word 2 (4 bytes)
+ *      Y Y Y Y - M M -   D D T h h : m m   : s s . or : s s Z
+ */
 ssmd_json_state ssmd_json_rfc3339(ssmd_text text, int64_t *ns)
 {
     const uint8_t *at = text.at;
@@ -307,26 +319,32 @@ ssmd_json_state ssmd_json_rfc3339(ssmd_text text, int64_t *ns)
         return SSMD_ABSENT;
     if (n < 20 || n > 30 || n == 21 || at[n - 1] != 'Z')
         return SSMD_MALFORMED;
-    if (at[4] != '-' || at[7] != '-' || at[10] != 'T' || at[13] != ':' || at[16] != ':')
-        return SSMD_MALFORMED;
-    int64_t year = pair(at) * 100 + pair(at + 2), month = pair(at + 5), day = pair(at + 8);
-    int64_t hour = pair(at + 11), minute = pair(at + 14), second = pair(at + 17);
-    if (year < 1970 || year > 2200 || month < 1 || month > 12 || day < 1 || day > days_of_month(year, month))
+    uint64_t date = ssmd_load64(at), time = ssmd_load64(at + 8), end = ssmd_load32(at + 16), years, hours, seconds;
+    bool good = digit_pairs(date, 0x00FFFF00FFFFFFFFu, &years);
+    good &= digit_pairs(time, 0xFFFF00FFFF00FFFFu, &hours);
+    good &= digit_pairs(end, 0x0000000000FFFF00u, &seconds);
+    good &= (date & 0xFF0000FF00000000u) == 0x2D00002D00000000u; /* - and - */
+    good &= (time & 0x0000FF0000FF0000u) == 0x00003A0000540000u; /* T and : */
+    good &= (end & 0xFFu) == ':';
+    int64_t year = pair_at(years, 0) * 100 + pair_at(years, 2), month = pair_at(years, 5), day = pair_at(hours, 0);
+    int64_t hour = pair_at(hours, 3), minute = pair_at(hours, 6), second = pair_at(seconds, 1);
+    if (!good || year < 1970 || year > 2200 || month < 1 || month > 12 || day < 1 ||
+        (day > 28 && day > days_of_month(year, month)))
         return SSMD_MALFORMED;
     if (hour > 23 || minute > 59 || second > 59)
         return SSMD_MALFORMED;
     int64_t fraction = 0;
-    if (n > 20) {
-        if (at[19] != '.')
+    if (n > 20) { /* a point, 1 to 9 digits, Z */
+        uint64_t digits;
+        unsigned places = (unsigned)(n - 21), count = ssmd_digits_count(ssmd_load64(at + 20), &digits);
+        if (at[19] != '.' || count < (places < 8 ? places : 8) || (places == 9 && !ssmd_is_digit(at[28])))
             return SSMD_MALFORMED;
-        for (size_t i = 20; i < n - 1; i++) {
-            if (!ssmd_is_digit(at[i]))
-                return SSMD_MALFORMED;
-            fraction = fraction * 10 + (at[i] - '0');
-        }
-        fraction *= SSMD_POWERS_OF_TEN[9 - (n - 21)];
+        fraction = (int64_t)ssmd_digits_value(digits, places < 8 ? places : 8) *
+                   (places < 8 ? SSMD_POWERS_OF_TEN[9 - places] : 10);
+        if (places == 9)
+            fraction += at[28] - '0';
     }
-    *ns = ((days_from_civil(year, month, day) * 24 + hour) * 60 + minute) * 60 + second;
-    *ns = *ns * 1000000000 + fraction;
+    int64_t minutes = (days_from_civil(year, month, day) * 24 + hour) * 60 + minute;
+    *ns = (minutes * 60 + second) * 1000000000 + fraction;
     return SSMD_PRESENT;
 }

@@ -337,9 +337,8 @@ typedef enum type_id {
 } type_id;
 
 typedef struct ssmd_type_row {
-    const char *name;
+    field name;       /* with its closing quote */
     const shape *msg; /* NULL: msg may be anything */
-    uint8_t bytes;
     uint8_t id;
     uint8_t kind;
     uint8_t variant; /* Control.Type, IndexValue.Source, or 1 = multivariate */
@@ -347,7 +346,7 @@ typedef struct ssmd_type_row {
 } type_row;
 
 /* clang-format off */
-#define ROW(name, shape, id, kind, variant, sequenced) {name, shape, sizeof name - 1, id, SSMD_KIND_##kind, variant, sequenced}
+#define ROW(name, shape, id, kind, variant, sequenced) {{name "\"", sizeof name, 0}, shape, id, SSMD_KIND_##kind, variant, sequenced}
 #define ROW_NOT_DECODED(name) ROW(name, NULL, TYPE_NOT_DECODED, UNPARSED, 0, false)
 
 /* Most frequent first: a type is found by comparing. */
@@ -382,14 +381,6 @@ static const type_row TYPES[] = {
 };
 /* clang-format on */
 enum { TYPE_COUNT = sizeof TYPES / sizeof *TYPES };
-
-static const type_row *type_find(ssmd_text name)
-{
-    for (unsigned i = 0; i < TYPE_COUNT; i++)
-        if (TYPES[i].bytes == name.n && memcmp(TYPES[i].name, name.at, name.n) == 0)
-            return &TYPES[i];
-    return NULL;
-}
 
 /* Event types of lifecycle messages, by the ordinals of MarketStatusUpdate.Change. */
 enum { CHANGE_UNKNOWN = 0, CHANGE_CREATED = 1, CHANGE_EVENT_CREATED = 9, CHANGE_EVENT_FEE = 10 };
@@ -620,7 +611,8 @@ SSMD_INLINE const uint8_t *read_value(ssmd_message *message, rule how, const uin
 
 /* ---- reading objects ---------------------------------------------------------------------- */
 
-/* Does this key, colon included, stand at `at`? The entry that closes a table matches nothing that is JSON. */
+/* Does this key, colon included (or this type, closing quote included), stand at `at`? The entry that closes a table
+ * matches nothing that is JSON. */
 SSMD_INLINE bool key_is(const field *expected, const uint8_t *at)
 {
 #ifdef SSMD_JSON_SSE2
@@ -636,6 +628,15 @@ SSMD_INLINE bool key_is(const field *expected, const uint8_t *at)
 #else
     return expected->bytes <= sizeof expected->literal && memcmp(at, expected->literal, expected->bytes) == 0;
 #endif
+}
+
+/* The row of a type; `name` is a string of the frame, so its closing quote follows. */
+static const type_row *type_find(ssmd_text name)
+{
+    for (unsigned i = 0; i < TYPE_COUNT; i++)
+        if (key_is(&TYPES[i].name, name.at))
+            return &TYPES[i];
+    return NULL;
 }
 
 /* The number of the field with this name, or keys->count. */
@@ -672,13 +673,12 @@ SSMD_INLINE const uint8_t *read_object(ssmd_message *message, const shape *keys,
                                        const uint8_t *at)
 {
     const field *fields = keys->fields;
-    unsigned next = 0;
-    uint32_t seen = 0;
+    unsigned next = 0, highest = 0; /* the field expected next; the end of those that may have come already */
     found->present = found->bad = found->odd = found->unknowns = 0;
     at = ssmd_json_space(at + 1);
     if (*at == '}')
         return at + 1;
-    for (;; at = ssmd_json_space(at + 1)) {
+    for (;;) {
         unsigned number = next;
         ssmd_json_state state = SSMD_ABSENT;
         if (SSMD_LIKELY(key_is(&fields[next], at))) {
@@ -686,7 +686,7 @@ SSMD_INLINE const uint8_t *read_object(ssmd_message *message, const shape *keys,
         } else if (key_is(&fields[next + 1], at)) {
             number = next + 1;
             at += fields[number].bytes;
-        } else if ((at = read_key(keys, at, &number, found)) == NULL) {
+        } else if ((at = read_key(keys, ssmd_json_space(at), &number, found)) == NULL) {
             return NULL;
         }
         at = ssmd_json_space(at);
@@ -694,20 +694,24 @@ SSMD_INLINE const uint8_t *read_object(ssmd_message *message, const shape *keys,
         if (SSMD_UNLIKELY(at == NULL))
             return NULL;
         uint32_t bit = 1u << number;
-        if (SSMD_UNLIKELY((seen & bit) != 0)) { /* again: only the last one counts */
+        if (SSMD_UNLIKELY(number < highest)) { /* perhaps again: only the last one counts */
             found->present &= ~bit;
             found->bad &= ~bit;
             found->odd &= ~bit;
+        } else {
+            highest = number + 1;
         }
-        seen |= bit;
         if (SSMD_LIKELY(state == SSMD_PRESENT))
             found->present |= bit;
         else if (SSMD_UNLIKELY(state == SSMD_MALFORMED))
             *(fields[number].rule > RULE_LENIENT ? &found->odd : &found->bad) |= bit;
         next = SSMD_LIKELY(number < keys->count) ? number + 1 : next;
-        at = ssmd_json_space(at);
-        if (*at != ',')
-            return *at == '}' ? at + 1 : NULL;
+        if (SSMD_UNLIKELY(*at != ',')) {
+            at = ssmd_json_space(at);
+            if (*at != ',')
+                return *at == '}' ? at + 1 : NULL;
+        }
+        at++;
     }
 }
 
@@ -1025,6 +1029,11 @@ static size_t decoded_bytes(const ssmd_message *message)
     }
 }
 
+static uint32_t bits(uint32_t mask)
+{
+    return mask == 0 ? 0 : (uint32_t)__builtin_popcount(mask);
+}
+
 /* Reasons in the order in which they win (docs/records.md, "JSON"). */
 static void judge(ssmd_message *message, uint64_t limit_bytes)
 {
@@ -1044,8 +1053,7 @@ static void judge(ssmd_message *message, uint64_t limit_bytes)
     }
     bool msg_read = message->msg_read = row->msg != NULL && has(envelope, ENVELOPE_MSG);
     message->unknown_fields = envelope->unknowns + (msg_read ? message->msg.unknowns : 0);
-    message->malformed =
-        (uint32_t)(__builtin_popcount(envelope->odd) + (msg_read ? __builtin_popcount(message->msg.odd) : 0));
+    message->malformed = bits(envelope->odd) + (msg_read ? bits(message->msg.odd) : 0);
     if (row->msg != NULL && !msg_read) {
         bool absent = (envelope->bad >> ENVELOPE_MSG & 1) == 0;
         become_unparsed(message, absent ? SSMD_REASON_MISSING_FIELD : SSMD_REASON_BAD_FIELD);

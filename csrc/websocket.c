@@ -82,8 +82,28 @@ static int too_large(ssmd_ws *ws, const ssmd_ws_header *header, const uint8_t *p
     return SSMD_TOO_LARGE;
 }
 
+/* The common case: a whole, unfragmented text frame of less than 64 KiB, outside of any message. */
+static bool whole_text(const ssmd_ws *ws, const uint8_t **at, const uint8_t *end, ssmd_ws_message *message)
+{
+    const uint8_t *header = *at;
+    size_t left = (size_t)(end - header);
+    if (left < 4 || header[0] != (FIN | SSMD_WS_TEXT) || header[1] > 126 || ws->opcode != 0)
+        return false;
+    unsigned bytes = header[1] == 126 ? 4 : 2;
+    size_t n = header[1] == 126 ? (size_t)header[2] << 8 | header[3] : header[1];
+    if (left - bytes < n || n > ws->max_bytes)
+        return false;
+    message->at = header + bytes;
+    message->n = n;
+    message->opcode = SSMD_WS_TEXT;
+    *at = header + bytes + n;
+    return true;
+}
+
 int ssmd_ws_next(ssmd_ws *ws, const uint8_t **at, const uint8_t *end, ssmd_ws_message *message)
 {
+    if (whole_text(ws, at, end, message))
+        return SSMD_OK;
     for (;;) {
         if (ws->pending > 0) { /* in the middle of a data frame */
             if (gather(ws, at, end, message))
