@@ -276,7 +276,7 @@ class Recorder:
 
     def health_address(self) -> str:
         found = wait_until(
-            lambda: re.search(r'"address": "([^"]+)"', self.log), what=f"the health address in the log:\n{self.log}"
+            lambda: re.search(r'"address": "([^"]+)"', self.log) or self._fail_if_dead(), what="the health address in the log"
         )
         return str(found.group(1))
 

@@ -506,7 +506,7 @@ class Client:
                 url=endpoints.websocket_url,
             )
         )
-        self._log.warning("could not connect", connection=connection, reason=str(error.args[0]))
+        self._log.warning("could not connect", connection=connection, reason=str(error.args[0]), hint=error.hint)
 
 
 class Exchange:
