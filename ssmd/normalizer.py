@@ -19,6 +19,7 @@ Facts: docs/records.md; RFC 8259 (JSON), RFC 3629 (UTF-8), RFC 6455 (WebSocket).
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -980,6 +981,9 @@ class _Waiting:
     gap_number: int = 0
 
 
+_DRIFT_COUNTS: Final = {b"type": "unknown_types", b"field": "unknown_fields", b"value": "unknown_values"}
+
+
 class Connection:
     """One socket's splitter, decoder and sequence tracking: `ssmd.wire.WireConnection` in plain Python.
 
@@ -1018,6 +1022,7 @@ class Connection:
         self._recv_ns = 0
         self._recv_ticks = 0
         self._frames = 0
+        self.counts: Counter[str] = Counter()  # what the C writer counts by itself, by the same names
         self._status = FeedStatus.OK
 
     @property
@@ -1095,6 +1100,14 @@ class Connection:
             limit_bytes=self._limit_bytes,
         )
 
+    def _count(self, size: int, normalized: Normalized, verdict: Skipped | Repeated | None) -> None:
+        self._frames += 1
+        self.counts["frames"] += 1
+        self.counts["bytes"] += size
+        self.counts["repeats"] += isinstance(verdict, Repeated)
+        for name in normalized.drift:
+            self.counts[_DRIFT_COUNTS[name.partition(b":")[0]]] += 1
+
     def _push_waiting(self) -> bool:
         """The waiting message's Gap, if any, and its record into the ring; False when there is no room."""
         waiting = self._waiting
@@ -1109,7 +1122,7 @@ class Connection:
         if not number:
             return False
         self._tracker.accept(normalized.sid, normalized.seq, self._recv_ns)
-        self._frames += 1
+        self._count(len(waiting.frame), normalized, verdict)
         self._waiting = None
         self._events += self._tell(waiting, verdict, number)
         return True

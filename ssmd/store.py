@@ -68,6 +68,7 @@ class Store:
         resume = self._ring.resume()
         self._writer = Writer(self._ring, resume.last_number)
         self._last_connection = resume.max_connection
+        self._plain_counts: list[Mapping[str, int]] = []  # of the plain normalizer's connections
         self._written_before = self._ring.status().written_bytes
         self._thread: FlusherThread | None = None
         if environment.flusher.mode == "thread":
@@ -130,7 +131,7 @@ class Store:
         environment = self._environment
         keep_frames, yes_price = environment.flusher.keep_frames, environment.connector.use_yes_price
         if environment.normalizer == "python":
-            return normalizer.Connection(
+            plain = normalizer.Connection(
                 self._writer,
                 connection=connection,
                 stamp=_stamp,
@@ -139,6 +140,8 @@ class Store:
                 max_frame_bytes=environment.max_frame_bytes,
                 limit_bytes=self._ring.limit,
             )
+            self._plain_counts.append(plain.counts)
+            return plain
         return Connection(
             self._writer,
             connection,
@@ -189,7 +192,12 @@ class Store:
         return f"has not moved for {silent_ns / 1e9:.0f} s" if silent_ns > heartbeat_limit_ns else None
 
     def counters(self) -> Mapping[str, Any]:
-        return self._writer.counters()
+        """What the decoder counted in this run, whichever of the two it was."""
+        counted: dict[str, Any] = dict(self._writer.counters())
+        for counts in self._plain_counts:
+            for name, count in counts.items():
+                counted[name] += count
+        return counted
 
     def cursors(self) -> dict[str, int]:
         """Last record number in the ring, in the files, on the disk."""

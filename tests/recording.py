@@ -276,7 +276,8 @@ class Recorder:
 
     def health_address(self) -> str:
         found = wait_until(
-            lambda: re.search(r'"address": "([^"]+)"', self.log) or self._fail_if_dead(), what="the health address in the log"
+            lambda: re.search(r'"address": "([^"]+)"', self.log) or self._fail_if_dead(),
+            what="the health address in the log",
         )
         return str(found.group(1))
 

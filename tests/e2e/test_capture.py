@@ -45,7 +45,10 @@ def test_the_default_environment_records_at_once_and_can_prove_it(tmp_path: Path
 
 def test_cat_prints_the_frames_as_they_were_sent(tmp_path: Path) -> None:
     """The simulator's ledger and `ssmd cat --format frame` are equal up to the last frame received."""
-    with SimulatorProcess("--rate", "500") as exchange, Recorder(environment_file(tmp_path, exchange), exchange) as recorder:
+    with (
+        SimulatorProcess("--rate", "500") as exchange,
+        Recorder(environment_file(tmp_path, exchange), exchange) as recorder,
+    ):
         recorder.wait_frames(1000)
         assert recorder.stop() == 0
         printed = ssmd("cat", "--format", "frame", str(recorder.data)).stdout
@@ -83,7 +86,9 @@ def test_a_certificate_of_an_unknown_authority_is_not_accepted(tmp_path: Path) -
 def test_a_key_that_the_exchange_does_not_know_ends_with_exit_3_and_advice(tmp_path: Path) -> None:
     with SimulatorProcess() as exchange:
         environment = environment_file(tmp_path, exchange, channels=("trade",))
-        with Recorder(environment, exchange, env={"KALSHI_API_KEY": "00000000-0000-4000-8000-000000000000"}) as recorder:
+        with Recorder(
+            environment, exchange, env={"KALSHI_API_KEY": "00000000-0000-4000-8000-000000000000"}
+        ) as recorder:
             assert recorder.wait() == 3
             assert "KALSHI_API_KEY" in recorder.log
             assert "PRIVATE KEY" not in recorder.log
@@ -142,7 +147,8 @@ def test_the_flusher_as_a_process_of_its_own_loses_nothing(tmp_path: Path) -> No
 def test_all_counters_stand_at_zero_from_the_start(tmp_path: Path) -> None:
     """Also those of things that have not happened yet: an alert can be written before the first gap."""
     with SimulatorProcess("--rate", "100") as exchange:
-        with Recorder(environment_file(tmp_path, exchange, channels=("trade",)), exchange) as recorder:
+        environment = environment_file(tmp_path, exchange, channels=("trade",))
+        with Recorder(environment, exchange) as recorder:
             recorder.wait_live()
             page = recorder.get("/metrics")[1]
             assert 'ssmd_gaps_total{cause="sequence"} 0.0' in page
@@ -168,7 +174,8 @@ def test_real_frames_are_stored_byte_for_byte(tmp_path: Path) -> None:
         environment = environment_file(tmp_path, exchange, channels=("trade", "ticker"))
         with Recorder(environment, exchange) as recorder:
             wait_until(
-                lambda: recorder.metric("ssmd_frames_received_total") >= len(expected) + 2, what="all frames of the collection"
+                lambda: recorder.metric("ssmd_frames_received_total") >= len(expected) + 2,
+                what="all frames of the collection",
             )
             assert recorder.stop() == 0
             exchange.stop()
