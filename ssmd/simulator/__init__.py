@@ -6,11 +6,11 @@ protocol facts of the project, and `docs/simulator.md` says where it had to choo
 
 Layers, imports only downward:
 
-    books catalogue faults      data without time
-    exchange render             a market, and the text of its messages
-    keys rest session tape      one client's view: pure, time and bytes come in as arguments
-    websocket ledger            the doors to wsproto and to the ledger file
-    server                      sockets, greenlets, clock: the shell
-    __main__                    the command
-    process                     for tests: starts the command as a child (standard library only)
+    books catalogue faults settings     data without time
+    exchange render                     a market, and the text of its messages
+    keys rest session tape              one client's view: pure, time and bytes come in as arguments
+    websocket web ledger                the doors to wsproto, h11 and the ledger file
+    connection trouble server           sockets, faults, greenlets, clock: the shell
+    command __main__                    options and signals
+    process                             for tests: starts the command as a child (standard library only)
 """

@@ -19,12 +19,10 @@ import ssl
 import sys
 import time
 from collections.abc import Callable, Iterable
-from urllib.parse import parse_qs, urlsplit
 
 import gevent
 import gevent.event
 import gevent.socket
-import h11
 from gevent.server import StreamServer
 
 from ssmd.errors import EXIT_FAILED
@@ -32,25 +30,22 @@ from ssmd.simulator.books import Book
 from ssmd.simulator.catalogue import Market
 from ssmd.simulator.connection import TICK_S, Connection, HalfOpen
 from ssmd.simulator.exchange import Exchange, Happening
-from ssmd.simulator.faults import CATALOGUE, Armed, Fault, FaultError, Scope, parse
+from ssmd.simulator.faults import CATALOGUE, FaultError, parse
 from ssmd.simulator.keys import KeyRing
 from ssmd.simulator.ledger import Ledger
 from ssmd.simulator.render import Format
-from ssmd.simulator.rest import Response, Rest, answer
+from ssmd.simulator.rest import TOO_MANY, Response, Rest, answer
 from ssmd.simulator.session import INDICES, Session, Terms
 from ssmd.simulator.settings import Settings
 from ssmd.simulator.tape import Player, Tape
+from ssmd.simulator.trouble import Trouble
+from ssmd.simulator.web import HttpDoor, HttpError, Request
 from ssmd.simulator.websocket import Codec, HandshakeError, Kind
 
 WS_PATH = "/trade-api/ws/v2"
 WARM_UP_STEPS = 400
-SLOW_S = 3.0
-
-HTTP_FAULTS: dict[str, Response] = {
-    "http_401": answer({"error": {"code": "authentication_error", "message": "authentication_error"}}, 401),
-    "http_429": answer({"error": "too many requests"}, 429),
-    "http_502": Response(502, b"<html><body><h1>502 Bad Gateway</h1></body></html>\n", "text/html"),
-}
+LONGEST_TURN_S = 0.02
+BAD_UPGRADE = answer({"error": {"code": "bad_request", "message": "not a websocket upgrade"}}, 400)
 
 
 class LiveView:
@@ -72,6 +67,16 @@ class LiveView:
         return market.book
 
 
+class QuietServer(StreamServer):  # type: ignore[misc]
+    """A client that breaks off the TLS handshake (it does not trust us) is its own affair."""
+
+    def wrap_socket_and_handle(self, client_socket: socket.socket, address: tuple[str, int]) -> None:
+        try:
+            super().wrap_socket_and_handle(client_socket, address)
+        except OSError:  # ssl.SSLError too
+            client_socket.close()
+
+
 class Server:
     """The exchange on a socket."""
 
@@ -79,8 +84,8 @@ class Server:
         self.settings = settings
         self.ledger = ledger
         self.skew_ms = 0
-        self.faults = [parse(text) for text in settings.faults]
-        whole = settings.whole or settings.format is not Format.NEW or any(f.name == "old_format" for f in self.faults)
+        faults = [parse(text) for text in settings.faults]
+        whole = settings.whole or settings.format is not Format.NEW or any(f.name == "old_format" for f in faults)
         lifecycle = settings.lifecycle and (settings.rate > 0 or settings.frames is not None)  # a tape has none
         self.exchange = Exchange(
             settings.markets, seed=settings.seed, now_us=self.now_us(), whole=whole, lifecycle=lifecycle
@@ -96,9 +101,8 @@ class Server:
             paid=settings.paid,
             silent=settings.frames is not None,
         )
-        self._started_s = self.now_s()
+        self.trouble = Trouble(self, faults)
         self._running = False  # whether the market has begun to move
-        self._skew_until_s = math.inf
         self._opened = 0
         self._sent = 0  # frames of connections that are gone
         self._handshakes: dict[int, int] = {}
@@ -130,7 +134,7 @@ class Server:
     def listen(self, port: int, context: ssl.SSLContext | None) -> int:
         """Opens a loopback port (0: a free one) and gives its number."""
         options = {"ssl_context": context} if context else {}
-        server = StreamServer(("127.0.0.1", port), self._handle, **options)
+        server = QuietServer(("127.0.0.1", port), self._handle, **options)
         server.start()
         self._servers.append(server)
         return int(server.server_port)
@@ -177,118 +181,90 @@ class Server:
     # ---- HTTP
 
     def _handle(self, sock: socket.socket, address: tuple[str, int]) -> None:
+        """One TCP connection: requests one after the other, until one is an upgrade."""
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        http = h11.Connection(h11.SERVER)
+        door = HttpDoor(sock)
         try:
-            while True:
-                request = self._read_request(http, sock)
-                if request is None:
+            while request := door.read():
+                if request.path == WS_PATH and request.headers.get("upgrade", "").lower() == "websocket":
+                    self._upgrade(door, request, sock, f"{address[0]}:{address[1]}")
                     return
-                head, body = request
-                target = head.target.decode("latin-1")
-                headers = {name.decode(): value.decode("latin-1") for name, value in head.headers}
-                if urlsplit(target).path == WS_PATH and headers.get("upgrade", "").lower() == "websocket":
-                    self._upgrade(http, sock, address, head, target, headers)
+                if not door.write(self._answer(request)):
                     return
-                response = self._answer(head.method.decode(), target, headers, body)
-                sock.sendall(_http(http, response))
-                if http.our_state is h11.MUST_CLOSE:
-                    return
-                http.start_next_cycle()
-        except (OSError, h11.RemoteProtocolError, HandshakeError):
+        except (OSError, HttpError):
             return
 
-    def _read_request(self, http: h11.Connection, sock: socket.socket) -> tuple[h11.Request, bytes] | None:
-        """One request with its body; an upgrade is complete with its head."""
-        head, body = None, bytearray()
-        while True:
-            event = http.next_event()
-            if event is h11.NEED_DATA:
-                http.receive_data(sock.recv(65_536))
-            elif isinstance(event, h11.Request):
-                head = event
-            elif isinstance(event, h11.Data):
-                body += event.data
-            elif isinstance(event, h11.EndOfMessage) and head:
-                return head, bytes(body)
-            else:  # PAUSED, ConnectionClosed
-                return (head, b"") if head else None
-
-    def _answer(self, method: str, target: str, headers: dict[str, str], body: bytes) -> Response:
-        path = urlsplit(target).path
-        if path == "/simulator/stats":
+    def _answer(self, request: Request) -> Response:
+        if request.path == "/simulator/stats":
             return answer(self.stats())
-        if path == "/simulator/faults":
-            return self._control(method, target, body)
-        if path == WS_PATH:
-            return Response(400, b'{"error":{"code":"bad_request","message":"not a websocket upgrade"}}')
-        return self.rest.handle(method, target, headers, self.now_us())
+        if request.path == "/simulator/faults":
+            return self._control(request)
+        if request.path == WS_PATH:
+            return BAD_UPGRADE
+        return self.rest.handle(request.method, request.target, request.headers, self.now_us())
 
     # ---- WebSocket
 
-    def _upgrade(
-        self,
-        http: h11.Connection,
-        sock: socket.socket,
-        address: tuple[str, int],
-        head: h11.Request,
-        target: str,
-        headers: dict[str, str],
-    ) -> None:
-        refusal = self._refusal(headers, urlsplit(target).path)
+    def _upgrade(self, door: HttpDoor, request: Request, sock: socket.socket, peer: str) -> None:
+        """The handshake, then the life of a WebSocket."""
+        codec = Codec()
+        refusal = self._refusal(request.headers, request.path)
+        if refusal is None:
+            try:
+                reply = codec.accept(request.target, request.raw_headers, deflate=self.settings.deflate)
+            except HandshakeError:
+                refusal = BAD_UPGRADE
         status = refusal.status if refusal else 101
         self._handshakes[status] = self._handshakes.get(status, 0) + 1
         if refusal:
             self.event(None, "refused", status=status)
-            sock.sendall(_http(http, refusal, close=True))
+            door.write(refusal, close=True)
             return
-        codec = Codec()
-        reply = codec.accept(target, list(head.headers), deflate=self.settings.deflate)
-        self._opened += 1
-        player = Player(self._tape) if self._tape else None
-        session = Session(player or self._view, self._terms)
-        if player:
-            player.attach(session, sending_ts=self.settings.sending_ts)
-        connection = Connection(
-            self._opened, f"{address[0]}:{address[1]}", sock, codec, session, player, self.now_s(), self
-        )
-        connection.next_ping_s = self.now_s() + (self.settings.ping_interval_s or math.inf)
-        connection.reader = gevent.getcurrent()
-        self.event(connection, "opened", peer=connection.peer)
-        self.connections.append(connection)
+        connection = self._connect(codec, sock, peer)
         try:
-            self._strike_due(connection, self.now_s())
+            self.trouble.strike(connection, self.now_s())
             sock.sendall(reply)
             connection.writer = gevent.spawn(connection.write)
-            self._read(connection, http.trailing_data[0])
+            self._read(connection, door.rest())
         except HalfOpen:
             connection.gone.wait()
         except OSError:
             pass
         finally:
-            self._sent += connection.frames
-            self.connections.remove(connection)
-            connection.shut()
-            if connection.writer:
-                connection.writer.kill(block=False)
-            self.event(connection, "closed", frames=connection.frames)
+            self._disconnect(connection)
+
+    def _connect(self, codec: Codec, sock: socket.socket, peer: str) -> Connection:
+        self._opened += 1
+        player = Player(self._tape) if self._tape else None
+        session = Session(player or self._view, self._terms)
+        if player:
+            player.attach(session, sending_ts=self.settings.sending_ts)
+        now_s = self.now_s()
+        connection = Connection(self._opened, peer, sock, codec, session, player, now_s, self)
+        connection.next_ping_s = now_s + (self.settings.ping_interval_s or math.inf)
+        connection.reader = gevent.getcurrent()
+        self.event(connection, "opened", peer=peer)
+        self.connections.append(connection)
+        return connection
+
+    def _disconnect(self, connection: Connection) -> None:
+        self._sent += connection.frames
+        self.connections.remove(connection)
+        connection.shut()
+        if connection.writer:
+            connection.writer.kill(block=False)
+        self.event(connection, "closed", frames=connection.frames)
 
     def _refusal(self, headers: dict[str, str], path: str) -> Response | None:
         """Why a handshake is refused: a fault, the check of the headers, too many connections."""
-        now_s = self.now_s()
-        for fault in self.faults:
-            if fault.name in HTTP_FAULTS and fault.due(self._opened + 1, self._started_s, now_s):
-                if fault.lasting_s is None:
-                    fault.struck(self._opened + 1, now_s)
-                elif now_s > fault.start_s(self._started_s) + fault.lasting_s:
-                    fault.left = 0
-                    continue
-                return HTTP_FAULTS[fault.name]
+        response = self.trouble.handshake(self._opened + 1)
+        if response:
+            return response
         refusal = self._keys.refusal(headers, "GET", path, self.now_ms())
         if refusal:
             return Response(refusal.status, refusal.body.encode())
         if len(self.connections) >= self.settings.connection_limit:
-            return HTTP_FAULTS["http_429"]
+            return TOO_MANY
         return None
 
     def _read(self, connection: Connection, data: bytes) -> None:
@@ -347,14 +323,16 @@ class Server:
                 continue
             credit += orders_rate * passed_s
             while credit >= 1:
-                credit -= max(1, self._happen(self.exchange.step(now_us), now_us))
+                credit -= max(1, self.happen(self.exchange.step(now_us), now_us))
+                if self.now_s() - now_s > LONGEST_TURN_S:  # more than this machine can do: others must get their turn
+                    credit = 0.0
             if now_s - flushed_s >= 1.0:
                 flushed_s = now_s
-                tickers = self._happen(self.exchange.quotes(), now_us)
+                tickers = self.happen(self.exchange.quotes(), now_us)
                 orders_rate = max((orders_rate + max(rate - tickers, 0)) / 2, rate / 20)
             self._collect(now_us)
 
-    def _happen(self, happenings: Iterable[Happening], now_us: int) -> int:
+    def happen(self, happenings: Iterable[Happening], now_us: int) -> int:
         """Tells every session; how much happened."""
         told = 0
         now_ms = now_us // 1000
@@ -384,23 +362,22 @@ class Server:
         while True:
             gevent.sleep(TICK_S)
             now_s, now_us = self.now_s(), self.now_us()
-            self._skew(now_s)
+            self.trouble.skew(now_s)
             for connection in list(self.connections):
                 if not connection.half_open:
                     self._keep_alive(connection, now_s)
-                    self._strike_due(connection, now_s)
+                    self.trouble.strike(connection, now_s)
             if now_us // 200_000 != fifth:
                 fifth = now_us // 200_000
                 full, second = now_us // 1_000_000 != second, now_us // 1_000_000
                 self._publish_indices(now_us, full_second=full)
             self._collect(now_us)
-            self.faults = [fault for fault in self.faults if not fault.finished]
 
     def _publish_indices(self, now_us: int, *, full_second: bool) -> None:
         wanted = {name for each in self.connections for name in each.session.subscriptions}
         if self.settings.frames is None and wanted & {"cfbenchmarks_value", "cfbenchmarks_value_5hz"}:
             values = [self.exchange.index_value(name, now_us, full_second=full_second) for name in INDICES]
-            self._happen(values, now_us)
+            self.happen(values, now_us)
 
     def _keep_alive(self, connection: Connection, now_s: float) -> None:
         if now_s < connection.stalled_until_s or connection.closing:
@@ -419,105 +396,6 @@ class Server:
         while self.ledger:
             gevent.sleep(0.1)
             self.ledger.flush()
-
-    # ---- faults
-
-    def _skew(self, now_s: float) -> None:
-        for fault in self.faults:
-            if fault.name == "clock_skew" and fault.due(0, self._started_s, now_s):
-                fault.struck(0, now_s)
-                self.skew_ms = int(float(fault.argument) * 1000)
-                self._skew_until_s = now_s + (fault.lasting_s or math.inf)
-        if self.skew_ms and now_s >= self._skew_until_s:
-            self.skew_ms = 0
-
-    def _strike_due(self, connection: Connection, now_s: float) -> None:
-        for fault in self.faults:
-            if fault.scope is Scope.SERVER:
-                continue
-            since_s = connection.opened_s if fault.scope is Scope.COMMAND else connection.subscribed_s
-            if since_s is None or connection.closed or not fault.due(connection.number, since_s, now_s):
-                continue
-            if self._strike(connection, fault, now_s):
-                fault.struck(connection.number, now_s)
-                self.event(connection, "fault", name=fault.name, argument=fault.argument)
-        connection.collect()
-
-    def _strike(self, connection: Connection, fault: Fault, now_s: float) -> bool:
-        """Does a fault to a connection; False: not possible now, to be tried again."""
-        now_ms = self.now_ms()
-        lasting_s = fault.lasting_s or math.inf
-        match fault.name:
-            case "stall":
-                connection.stalled_until_s = now_s + lasting_s
-            case "half_open":
-                connection.hold()
-            case "reset":
-                connection.reset()
-            case "close_frame":
-                connection.close(int(fault.argument))
-            case "slow_write":
-                connection.slow_bytes = max(1, int(fault.argument))
-                connection.slow_until_s = now_s + (fault.lasting_s or SLOW_S)
-            case "burst":
-                self._burst(connection, int(fault.argument))
-            case "empty_snapshot":
-                return self._empty(connection, fault.argument)
-            case "old_format":
-                best = Format.OLD if self.exchange.whole else Format.BOTH
-                connection.session.inject("old_format", fault.argument or best.value, now_ms)
-            case _:
-                return connection.session.inject(fault.name, fault.argument, now_ms)
-        return True
-
-    def _burst(self, connection: Connection, frames: int) -> None:
-        if self.settings.frames is not None:
-            connection.play_file(frames)
-        elif not self._tape:
-            now_us, done = self.now_us(), 0
-            before = connection.frames + len(connection.queue)
-            for _ in range(100 * frames):
-                self._happen(self.exchange.step(now_us), now_us)
-                connection.collect()
-                done = connection.frames + len(connection.queue) - before
-                if done >= frames or not connection.session.subscribed:
-                    break
-
-    def _empty(self, connection: Connection, ticker: str) -> bool:
-        session = connection.session
-        market = self.exchange.markets.get(ticker) if ticker else session.market_with_levels()
-        if market is None or self.settings.frames is not None:
-            return False
-        if connection.player:
-            connection.player.close_market(market, self.now_ms())
-        else:
-            self._happen(self.exchange.empty_book(market, self.now_us()), self.now_us())
-        return True
-
-    def arm(self, text: str, connection: int | None = None) -> Fault:
-        """A fault given while running: its time counts from now."""
-        fault = parse(text, armed_s=self.now_s())
-        if connection is not None:
-            fault.connection = connection
-        self.faults.append(fault)
-        return fault
-
-    def clear(self) -> None:
-        """No fault is left: clocks are right, stalls end, formats are as configured, half-open sockets close."""
-        self.faults.clear()
-        self.skew_ms = 0
-        for connection in list(self.connections):
-            connection.session.armed = Armed()
-            connection.session.format = self.settings.format
-            connection.session.version += 1
-            connection.stalled_until_s = connection.slow_until_s = 0.0
-            if connection.half_open:
-                connection.reset()
-
-    def drop(self) -> None:
-        """Every connection is reset."""
-        for connection in list(self.connections):
-            connection.reset()
 
     def stats(self) -> dict[str, object]:
         rows = [
@@ -547,28 +425,26 @@ class Server:
             "handshakes": {str(status): number for status, number in self._handshakes.items()},
             "markets": len(self.exchange.markets),
             "opened": self._opened,
-            "faults": [fault.as_json() for fault in self.faults],
+            "faults": [fault.as_json() for fault in self.trouble.faults],
         }
 
-    def _control(self, method: str, target: str, body: bytes) -> Response:
+    def _control(self, request: Request) -> Response:
         """GET shows, DELETE clears, POST {"fault": SPEC, "connection": N?} arms; "drop" is known too."""
-        if method == "DELETE":
-            self.clear()
-        elif method == "POST":
-            query = {name: values[0] for name, values in parse_qs(urlsplit(target).query).items()}
+        if request.method == "DELETE":
+            self.trouble.clear()
+        elif request.method == "POST":
             try:
-                wanted = json.loads(body) if body else query
-                text = str(wanted["fault"])
-                connection = wanted.get("connection")
+                wanted = json.loads(request.body)
+                text, connection = str(wanted["fault"]), wanted.get("connection")
                 if text == "drop":
-                    self.drop()
+                    self.trouble.drop()
                 else:
-                    self.arm(text, None if connection is None else int(connection))
+                    self.trouble.arm(text, None if connection is None else int(connection))
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 return answer({"error": {"code": "bad_request", "message": str(error)}}, 400)
-        elif method != "GET":
+        elif request.method != "GET":
             return answer({"error": {"code": "method_not_allowed", "message": "method not allowed"}}, 405)
-        return answer({"faults": [fault.as_json() for fault in self.faults], "known": sorted(CATALOGUE)})
+        return answer({"faults": [fault.as_json() for fault in self.trouble.faults], "known": sorted(CATALOGUE)})
 
     def command(self, line: str) -> str:
         """A line of standard input: `fault SPEC`, `clear`, `drop`, `stats`; the answer, one line."""
@@ -576,11 +452,11 @@ class Server:
         try:
             match word:
                 case "fault":
-                    return json.dumps({"armed": self.arm(rest).as_json()})
+                    return json.dumps({"armed": self.trouble.arm(rest).as_json()})
                 case "clear":
-                    self.clear()
+                    self.trouble.clear()
                 case "drop":
-                    self.drop()
+                    self.trouble.drop()
                 case "stats":
                     return json.dumps(self.stats())
                 case _:
@@ -588,13 +464,3 @@ class Server:
         except FaultError as error:
             return json.dumps({"error": str(error)})
         return json.dumps({"done": word})
-
-
-def _http(http: h11.Connection, response: Response, *, close: bool = False) -> bytes:
-    headers = [
-        ("Content-Type", response.content_type),
-        ("Content-Length", str(len(response.body))),
-        *([("Connection", "close")] if close else []),
-    ]
-    head = http.send(h11.Response(status_code=response.status, headers=headers))
-    return (head or b"") + (http.send(h11.Data(data=response.body)) or b"") + (http.send(h11.EndOfMessage()) or b"")

@@ -422,6 +422,43 @@ def test_http_faults_answer_the_next_handshakes_and_then_no_more(exchange: Simul
     assert handshakes == {"101": 1, "401": 1, "429": 1, "502": 2}
 
 
+def test_an_http_fault_can_last_a_time(exchange: SimulatorProcess) -> None:
+    exchange.fault("http_502~1s")
+
+    def let_in() -> bool:
+        try:
+            with client(exchange):
+                return True
+        except InvalidStatus:
+            return False
+
+    assert not let_in() and not let_in()
+    assert wait_until(let_in)
+
+
+def test_a_reset_ends_a_tls_connection_too() -> None:
+    with SimulatorProcess("--tls") as exchange, client(exchange) as ws:
+        subscribe(ws, ["trade", "ticker"])
+        read(ws, many(2))
+        exchange.fault("reset")
+        with pytest.raises(ConnectionClosed):
+            read(ws, many(1_000_000))
+        assert wait_until(lambda: exchange.stats()["clients"] == 0)
+
+
+def test_without_a_limit_of_rate_faults_work_and_an_emptied_market_stays_silent() -> None:
+    with SimulatorProcess("--rate", "0", "--markets", "5") as exchange, client(exchange) as ws:
+        subscribe(ws, ["orderbook_delta"], tickers(exchange))
+        read(ws, many(1000))
+        exchange.fault("empty_snapshot")
+        market = json.loads(read(ws, of_type("orderbook_snapshot"))[-1])["msg"]["market_ticker"]
+        exchange.fault("unknown_type")
+        frames = [json.loads(text) for text in read(ws, of_type("simulated_type"))]
+        frames += [json.loads(text) for text in read(ws, many(5000))]
+        assert not any(frame["msg"].get("market_ticker") == market for frame in frames)
+        assert all(b["seq"] == a["seq"] + 1 for a, b in pairwise(frames))
+
+
 def test_clock_skew_refuses_handshakes_until_cleared(exchange: SimulatorProcess) -> None:
     exchange.fault("clock_skew=60")
 
