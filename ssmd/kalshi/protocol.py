@@ -307,7 +307,7 @@ class _Command:
     deadline_ns: int
     step: Step
     awaiting: set[str] = field(default_factory=set)
-    attempt: int = 1
+    attempt: int = 1  # 2: sent twice; 3: sent twice, and one answer was an error
 
 
 @dataclass(slots=True)
@@ -439,7 +439,7 @@ class Session:
             case EventKind.CLOSE:
                 self._their_close(event.data)
             case EventKind.REPLY:
-                self._reply(event.data)
+                self._reply(event)
             case EventKind.SNAPSHOT:
                 self._snapshot(event.id, event.data.decode("utf-8", "replace"))
             case EventKind.GAP | EventKind.UNDECODED:
@@ -531,13 +531,13 @@ class Session:
             channel.settled = False
             channel.kept.clear()
             channel.refused &= _named(channel.want)
-            if channel.want is None and channel.state is State.ABSENT:
-                channel.wake_ns = 0
         return changed
 
     def _go(self, channel: _Channel) -> None:
         """Sends the next command of a channel that waits for nothing, or finds that there is none."""
-        if self._phase is not _Phase.OPEN or channel.state not in _IDLE or channel.wake_ns > self._now_ns:
+        if self._phase is not _Phase.OPEN or channel.state not in _IDLE:
+            return
+        if channel.wake_ns > self._now_ns and channel.want is not None:
             return
         channel.wake_ns = 0
         step = next_step(channel.held, channel.wanted(), channel.batch)
@@ -619,16 +619,16 @@ class Session:
 
     # ---- replies ----------------------------------------------------------------------------------------------------
 
-    def _reply(self, frame: bytes) -> None:
-        reply = messages.parse_reply(frame)
+    def _reply(self, event: Event) -> None:
+        reply = messages.parse_reply(event.data)
         if isinstance(reply, messages.Unknown):
-            self._warn(f"reply:{reply.type}", f"a reply of an unknown kind: {frame[:200]!r}")
+            self._warn(f"reply:{reply.type}", f"a reply of an unknown kind: {event.data[:200]!r}")
             return
         if isinstance(reply, messages.Ok) and self._listing is not None and reply.id == self._listing.id:
             self._listed(reply)
             return
         if isinstance(reply, messages.Error):
-            self._error(reply)
+            self._error(reply, event)
             return
         command = self._command_of(reply)
         if command is None:
@@ -687,7 +687,10 @@ class Session:
             self._version += 1
             self._list_due = True
             for event in self._orphans.pop(sid, []):
-                self._loss(event)
+                if event.kind is EventKind.REPLY:
+                    self._reply(event)
+                else:
+                    self._loss(event)
         self._go(channel)
 
     def _compare(self, command: _Command, listed: tuple[str, ...] | None) -> None:
@@ -726,9 +729,11 @@ class Session:
 
     # ---- errors -----------------------------------------------------------------------------------------------------
 
-    def _error(self, error: messages.Error) -> None:
+    def _error(self, error: messages.Error, event: Event) -> None:
+        code = error_code(error.code)
         if self._listing is not None and error.id == self._listing.id:
-            self._listing = None
+            if not code.retry:  # else it is sent again when it is overdue
+                self._listing = None
             self._warn("list", f"list_subscriptions was refused: {error}")
             return
         command = self._commands.get(error.id) if error.id else None
@@ -737,12 +742,13 @@ class Session:
             command = next((c for c in self._commands.values() if c.channel is channel), None)
         if command is not None and channel is None:
             channel = command.channel
-        code = error_code(error.code)
         if channel is not None and code.reaction is Reaction.RESUBSCRIBE and (code.terminal or command is not None):
             cause = GapCause.BUFFER_OVERFLOW if error.code == messages.BUFFER_OVERFLOW else GapCause.CHANNEL_ERROR
             self._dead(channel, cause, f"{channel.name}: error {error}")
         elif command is not None:
             self._failed(command, error)
+        elif code.terminal and error.sid and self._subscribing:
+            self._orphan(error.sid, event)
         elif code.terminal or not 0 < error.id <= self._last_id:  # else the second answer to a command sent twice
             self._warn(f"error:{error.code}", f"error {error} (id {error.id}, sid {error.sid}): nobody's")
 
@@ -751,6 +757,9 @@ class Session:
         channel, reaction = command.channel, error_code(error.code).reaction
         asked = _named(command.step.markets)
         named = asked.intersection(error.tickers)
+        if command.attempt == 2:
+            command.attempt = 3  # two were sent, so another answer comes, and it may be a better one
+            return
         final = reaction is Reaction.REFUSE or (error.code == messages.MARKET_LIMIT and len(asked) <= 1)
         if command.kind is _Kind.LEAVE:
             if final:
@@ -804,7 +813,7 @@ class Session:
         """Numbers are missing on a sid, or a frame of it could not be decoded."""
         channel = self._sids.get(event.sid)
         if channel is None:
-            self._orphan(event)
+            self._orphan(event.sid, event)
         elif not channel.book:
             what = "numbers are missing" if event.kind is EventKind.GAP else "a frame could not be decoded"
             self._warn(f"gap:{channel.name}", f"{channel.name} (sid {event.sid}): {what}; that cannot be repaired here")
@@ -815,12 +824,16 @@ class Session:
             gap = self._gap(GapCause.UNDECODED, what, sid=event.sid, from_seq=event.seq, to_seq=event.seq)
             self._mark(channel, gap)
 
-    def _orphan(self, event: Event) -> None:
-        """Data may come before the reply that says whose sid it is: kept until then."""
-        if not any(channel.state is State.SUBSCRIBING for channel in self._channels.values()):
-            self._warn(f"gap:{event.sid}", f"a loss on sid {event.sid}, which is not ours: cannot be repaired")
+    @property
+    def _subscribing(self) -> bool:
+        return any(channel.state is State.SUBSCRIBING for channel in self._channels.values())
+
+    def _orphan(self, sid: int, event: Event) -> None:
+        """What concerns a sid may come before the reply that says whose it is: kept until then."""
+        if not self._subscribing:
+            self._warn(f"gap:{sid}", f"a loss on sid {sid}, which is not ours: cannot be repaired")
         elif sum(map(len, self._orphans.values())) < ORPHANS_AT_MOST:
-            self._orphans.setdefault(event.sid, []).append(event)
+            self._orphans.setdefault(sid, []).append(event)
 
     def _mark(self, channel: _Channel, gap: _Gap, market: str | None = None) -> None:
         """Books of a channel (one, or all that it holds) need a snapshot.

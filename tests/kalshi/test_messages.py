@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssmd.kalshi import messages
@@ -110,6 +111,7 @@ def test_a_command_that_could_mean_something_else_is_not_made(call) -> None:  # 
         call()
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(min_size=1), min_size=1))
 def test_any_ticker_survives_the_way_into_json(tickers: list[str]) -> None:
     try:
@@ -164,6 +166,14 @@ def test_every_channel_of_the_sheet_is_known_with_its_sequence() -> None:
         "communications",
         "order_group_updates",
     }
+
+
+def test_the_documentation_shows_the_same_table(repository: Path) -> None:
+    rows = re.findall(
+        r"^\| (\d+) \| (.+?) \| (\w+) \| (yes)? ?\|$", (repository / "docs" / "kalshi.md").read_text(), re.M
+    )
+    shown = [(int(code), text, reaction, terminal == "yes") for code, text, reaction, terminal in rows]
+    assert shown == [(row.code, row.text, row.reaction.value, row.terminal) for row in ERROR_CODES.values()]
 
 
 # ---- replies ---------------------------------------------------------------------------------------------------------
@@ -231,6 +241,7 @@ def test_every_prefix_of_a_reply_is_no_reply(frame: bytes) -> None:
         assert messages.parse_reply(frame[:end]) == Unknown("")
 
 
+@settings(deadline=None)
 @given(st.binary())
 def test_any_bytes_are_read_without_an_exception(frame: bytes) -> None:
     messages.parse_reply(frame)
@@ -243,6 +254,7 @@ _json = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(["subscribed", "ok", "unsubscribed", "error"]),
     st.fixed_dictionaries({}, optional={"id": _json, "sid": _json, "seq": _json, "msg": _json}),

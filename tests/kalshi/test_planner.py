@@ -6,7 +6,7 @@ import zlib
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssmd.errors import UsageError
@@ -234,6 +234,7 @@ def test_a_lower_limit_moves_only_what_no_longer_fits() -> None:
     assert len(made.connections[0].tickers & before.connections[0].tickers) == 6
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.sets(st.integers(0, 40)), max_size=4),
     st.sets(st.integers(0, 40)),
@@ -294,6 +295,7 @@ def test_the_next_step(held: Held, want: Held, step: Step | None) -> None:
 _sets = st.none() | st.just(ALL) | st.frozensets(st.sampled_from("ABCDEFGH"))
 
 
+@settings(deadline=None)
 @given(_sets, _sets, st.integers(1, 4))
 def test_steps_lead_to_what_is_wanted_and_never_empty_a_subscription(held: Held, want: Held, batch: int) -> None:
     held = held or None
