@@ -28,6 +28,7 @@ LAYERS: dict[int, tuple[str, ...]] = {
         "ssmd.exchange",
         "ssmd.book",
         "ssmd.quality",
+        "ssmd.tally",
         "ssmd.kalshi",
         "ssmd.middleware.interfaces",
     ),

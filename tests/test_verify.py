@@ -1,0 +1,380 @@
+"""`ssmd verify`: whole journals, every kind of trouble, and the last batch cut and flipped at every byte."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+from journal_writer import DAY, Journal
+
+from ssmd.cli import cat, verify
+from ssmd.errors import UsageError
+from ssmd.journal import manifest
+from ssmd.journal.paths import MANIFEST, OPEN, find
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def whole_run(j: Journal, *, stop: bool = True) -> None:
+    """A run on one connection: trades, a book that is asked for once more, tickers."""
+    j.event("started")
+    j.event("opened", 1, url="wss://example.com/ws")
+    j.subscribed("trade", 1)
+    j.subscribed("orderbook_delta", 2)
+    j.subscribed("ticker", 3)
+    j.snapshot(1, [(4600, 100), (4700, 300)], [(5200, 200)])
+    j.trade(1)
+    j.delta(2, "bid", 4700, -300)
+    j.ticker()
+    j.checkpoint()
+    j.trade(2)
+    j.delta(3, "ask", 5100, 50)
+    j.snapshot(4, [(4600, 100)], [(5100, 50), (5200, 200)], request=9)
+    if stop:
+        j.event("closed", 1, reason="stopped as asked")
+        j.event("stopped")
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    return Journal(tmp_path / "kalshi")
+
+
+class Verified:
+    """One run of the command with --json."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], *arguments: object) -> None:
+        self.code = verify.main([*map(str, arguments), "--json"])
+        self.report: dict[str, Any] = json.loads(capsys.readouterr().out)
+
+    def __getattr__(self, name: str) -> Any:
+        return self.report[name]
+
+
+@pytest.fixture
+def check(journal: Journal, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
+    return lambda *arguments: Verified(capsys, journal.root, *arguments)
+
+
+def test_a_whole_run_is_complete(journal: Journal, check: Any) -> None:
+    whole_run(journal)
+    journal.seal()
+    found = check()
+    assert found.code == 0
+    assert found.complete is True
+    assert (found.segments, found.records, found.frames) == (1, 14, 10)
+    assert found.by_kind == {
+        "trade": 2,
+        "ticker": 1,
+        "book_snapshot": 2,
+        "book_delta": 2,
+        "control": 3,
+        "connection": 4,
+        "checkpoint": 2,
+    }
+    assert (found.gaps, found.damage, found.unparsed) == ([], [], 0)
+    assert found.books["checked"] == 1 and found.books["mismatched"] == 0
+    assert [entry["channel"] for entry in found.blind] == ["ticker"]
+    (connection,) = found.connections
+    assert connection["id"] == 1 and connection["reason"] == "stopped as asked"
+    assert connection["by_sid"]["2"] == {
+        "channel": "orderbook_delta",
+        "first_seq": 1,
+        "last_seq": 4,
+        "missing": [],
+        "frames": 4,
+        "repeats": 0,
+    }
+
+
+def test_the_human_form_says_complete_in_one_line(journal: Journal, capsys: pytest.CaptureFixture[str]) -> None:
+    whole_run(journal)
+    journal.seal()
+    assert verify.main([str(journal.root)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "segments 1   records 14   frames 10"
+    assert lines[-1] == "complete: nothing is missing that can be known to be missing"
+    assert "\x1b" not in "".join(lines)
+
+
+def test_open_and_compressed_segments_count_like_sealed_ones(journal: Journal, check: Any) -> None:
+    whole_run(journal, stop=False)
+    plain = journal.seal()
+    plain.with_name(plain.name + ".zst").write_bytes(zstandard.compress(plain.read_bytes()))
+    plain.unlink()
+    journal.trade(3)
+    journal.write(OPEN)
+    found = check()
+    assert (found.code, found.segments, found.records) == (0, 2, 13)
+
+
+def test_a_recorded_sequence_gap_is_listed_with_what_resolved_it(journal: Journal, check: Any) -> None:
+    whole_run(journal, stop=False)
+    at = journal.gap("sequence", sid=1, fromSeq=3, toSeq=5)
+    journal.trade(6)
+    resolved = journal.event("resynced", 1, gapNumber=at)
+    journal.seal()
+    found = check()
+    assert found.code == 1 and found.complete is False
+    (entry,) = found.gaps
+    assert (entry["cause"], entry["connection"], entry["sid"]) == ("sequence", 1, 1)
+    assert (entry["from_seq"], entry["to_seq"], entry["resolved_by"]) == (3, 5, resolved)
+    assert found.connections[0]["by_sid"]["1"]["missing"] == [[3, 5]]
+    assert found.damage == []
+
+
+def test_a_sequence_hole_over_a_rotation_is_found_without_its_gap_record(journal: Journal, check: Any) -> None:
+    whole_run(journal, stop=False)
+    journal.seal()
+    journal.trade(9)
+    journal.seal()
+    found = check()
+    assert found.code == 1
+    assert [(g["cause"], g["from_seq"], g["to_seq"]) for g in found.gaps] == [("unrecorded", 3, 8)]
+
+
+def test_a_hole_in_the_record_numbers_is_damage_at_the_record_behind_it(journal: Journal, check: Any) -> None:
+    whole_run(journal, stop=False)
+    journal.seal()
+    journal.number += 5
+    journal.trade(3)
+    second = journal.seal()
+    found = check()
+    assert found.code == 1
+    assert found.damage == [{"segment": str(second), "offset": 0, "what": "records 13 to 17 are missing (5)"}]
+
+
+def test_a_missing_segment_is_a_hole_in_the_numbers(journal: Journal, check: Any) -> None:
+    for seq in (1, 2, 3):
+        journal.trade(seq)
+        path = journal.seal()
+        if seq == 2:
+            path.unlink()
+    assert "records 2 to 2 are missing" in check().damage[0]["what"]
+
+
+def test_a_book_that_differs_from_its_snapshot_is_told(journal: Journal, check: Any) -> None:
+    whole_run(journal, stop=False)
+    number = journal.snapshot(5, [(100, 100)], [], request=10)
+    journal.seal()
+    found = check()
+    assert found.code == 1
+    assert found.books["mismatched"] == 1
+    assert f"the snapshot of record {number} differs" in found.damage[0]["what"]
+
+
+def test_books_are_left_out_when_asked(journal: Journal, check: Any) -> None:
+    whole_run(journal, stop=False)
+    journal.snapshot(5, [(100, 100)], [], request=10)
+    journal.seal()
+    found = check("--no-books")
+    assert found.code == 0
+    assert found.books["checked"] == 0
+
+
+def test_unparsed_frames_are_counted_and_no_hole(journal: Journal, check: Any) -> None:
+    whole_run(journal, stop=False)
+    journal.add("unparsed", {"reason": "unknownType", "type": "new"}, frame=b"{}", connection=1)
+    journal.seal()
+    assert (check().code, check().unparsed) == (0, 1)
+
+
+def test_two_journals_in_one_folder_keep_their_own_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for feed in ("a", "b"):
+        j = Journal(tmp_path / feed)
+        whole_run(j)
+        j.seal()
+    found = Verified(capsys, tmp_path)
+    assert (found.code, found.records, len(found.connections)) == (0, 28, 2)
+
+
+def test_trailing_bytes_of_an_open_segment_are_damage(journal: Journal, check: Any) -> None:
+    whole_run(journal, stop=False)
+    journal.checkpoint()
+    good = len(journal.data)
+    path = journal.write(OPEN)
+    path.write_bytes(journal.data + journal.data[:12])
+    found = check()
+    assert found.code == 1
+    assert found.damage == [
+        {
+            "segment": str(path),
+            "offset": good,
+            "what": "incomplete record of 12 bytes at the end of an open segment",
+        }
+    ]
+
+
+def test_zero_bytes_after_a_power_cut_are_named(journal: Journal, check: Any) -> None:
+    whole_run(journal, stop=False)
+    path = journal.write(OPEN)
+    path.write_bytes(journal.data + b"\0" * 4096)
+    assert "zero bytes" in check().damage[0]["what"]
+
+
+# ---- the last batch, cut and flipped at every byte -------------------------------------------------------------
+
+
+def two_batches(j: Journal) -> tuple[int, Path]:
+    """A sealed segment: a batch of trades 1 and 2, then the last batch with trade 3. Gives the end of the first."""
+    j.trade(1)
+    j.trade(2)
+    j.checkpoint()
+    good = len(j.data)
+    j.trade(3)
+    return good, j.seal()
+
+
+def stops_at_the_first_batch(path: Path, good: int, capfdbinary: pytest.CaptureFixture[bytes], at: int) -> None:
+    assert verify.main([str(path), "--json"]) == 1, at
+    report = json.loads(capfdbinary.readouterr().out)
+    assert (report["complete"], report["records"], report["last_number"]) == (False, 2, 2), at
+    (damage,) = report["damage"]
+    assert damage["segment"] == str(path) and damage["offset"] >= good and damage["what"], at
+    assert cat.main([str(path), "--kind", "trade"]) == 1, at
+    sys.stdout.flush()
+    out, err = capfdbinary.readouterr()
+    assert [json.loads(line)["number"] for line in out.splitlines()] == [1, 2], at
+    assert str(path).encode() in err, at
+
+
+def test_a_sealed_file_cut_at_any_byte_of_its_last_batch(
+    journal: Journal, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    good, path = two_batches(journal)
+    data = path.read_bytes()
+    for at in range(good, len(data)):
+        path.write_bytes(data[:at])
+        stops_at_the_first_batch(path, good, capfdbinary, at)
+
+
+def test_a_sealed_file_with_any_byte_of_its_last_batch_flipped(
+    journal: Journal, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    good, path = two_batches(journal)
+    data = path.read_bytes()
+    for at in range(good, len(data)):
+        damaged = bytearray(data)
+        damaged[at] ^= 0xFF
+        path.write_bytes(damaged)
+        stops_at_the_first_batch(path, good, capfdbinary, at)
+
+
+def test_an_open_file_cut_at_any_byte_of_its_tail_keeps_the_whole_records(
+    journal: Journal, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ssmd.journal.reader._HALF_WRITTEN_S", 0)
+    journal.trade(1)
+    journal.checkpoint()
+    journal.trade(2)
+    path = journal.write(OPEN)
+    good, whole = journal.ends[1], len(journal.data)
+    for at in range(good, whole):
+        path.write_bytes(journal.data[:at])
+        found = Verified(capsys, path)
+        assert found.records == 1, at
+        assert found.code == (0 if at == good else 1), at
+
+
+# ---- manifests -------------------------------------------------------------------------------------------------
+
+
+def test_a_manifest_that_agrees_is_fine_and_one_that_differs_is_damage(journal: Journal, check: Any) -> None:
+    whole_run(journal)
+    (segment,) = find([journal.seal()])
+    held = manifest.compute(segment)
+    path = manifest.write(segment, held)
+    assert check().code == 0
+    manifest.write(segment, {**held, "records": 13})
+    found = check()
+    assert found.code == 1
+    assert found.damage == [
+        {"segment": str(path), "offset": 0, "what": "the manifest says records = 13, the bytes say 14"}
+    ]
+
+
+def test_a_manifest_that_is_no_json_is_damage(journal: Journal, check: Any) -> None:
+    whole_run(journal)
+    path = journal.seal()
+    path.with_name(path.name.removesuffix(".capnp") + MANIFEST).write_text("{")
+    assert check().code == 1
+
+
+# ---- decoding again --------------------------------------------------------------------------------------------
+
+
+def test_redecode_agrees_with_records_that_say_what_their_frames_say(journal: Journal, check: Any) -> None:
+    whole_run(journal)
+    journal.seal()
+    found = check("--redecode")
+    # The hand-made snapshots and deltas of the writer have frames without prices: their records say more.
+    wrong = [d["what"] for d in found.damage]
+    assert all("(book)" in what for what in wrong) and len(wrong) == 4
+
+
+def test_redecode_finds_a_price_that_is_not_the_frames(journal: Journal, check: Any) -> None:
+    frame = (
+        b'{"type":"trade","sid":1,"seq":1,"msg":{"market_ticker":"M","yes_price_dollars":"0.4700","count_fp":"1.00"}}'
+    )
+    good = {"market": "M", "priceE4": 4700, "countE2": 100}
+    journal.add("trade", good, connection=1, sid=1, seq=1, frame=frame)
+    number = journal.add(
+        "trade", {**good, "priceE4": 4800}, connection=1, sid=1, seq=2, frame=frame.replace(b'q":1', b'q":2')
+    )
+    journal.seal()
+    found = check("--redecode")
+    assert [d["what"] for d in found.damage] == [f"record {number} (trade) is not what its frame decodes into"]
+
+
+# ---- ends ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["missing", "."])
+def test_nothing_to_read_is_exit_2(tmp_path: Path, what: str) -> None:
+    (tmp_path / DAY).mkdir()
+    with pytest.raises(UsageError) as caught:
+        verify.main([str(tmp_path / what)])
+    assert caught.value.exit_code == 2
+
+
+def test_a_file_that_may_not_be_read_is_exit_2(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal.trade(1)
+    path = journal.seal()
+
+    def refuse(self: Path, *arguments: object, **options: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    assert verify.main([str(path)]) == 2
+
+
+def test_the_command_runs_by_its_name(journal: Journal) -> None:
+    whole_run(journal)
+    journal.seal()
+    done = subprocess.run(
+        [sys.executable, "-m", "ssmd", "verify", str(journal.root)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_tail_that_grows_while_it_is_read_is_read_again(
+    journal: Journal, check: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal.trade(1)
+    journal.trade(2)
+    path = journal.write(OPEN)
+    whole = journal.data
+    path.write_bytes(whole[:-8])
+    monkeypatch.setattr(time, "sleep", lambda seconds: path.write_bytes(whole))
+    found = check()
+    assert (found.code, found.records) == (0, 2)
