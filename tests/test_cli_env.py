@@ -230,6 +230,29 @@ def test_env_check_ready_fails_where_a_required_secret_is_not_set() -> None:
     assert ssmd("env", "check", "kalshi-dev", "--ready", KALSHI_API_KEY="a", KALSHI_PRIVATE_KEY="b").returncode == 0
 
 
+ASKED_IN_VAIN = [
+    ("transport={type: nats, url: 'nats://h'}", "transport.type: nats"),
+    ("storage={type: s3, bucket: b, region: r}", "storage.type: s3"),
+    ("storage.type=memory", "storage.type: memory"),
+    ("cache={type: redis, url: 'redis://h'}", "cache.type: redis"),
+    ("journal.type=memory", "journal.type: memory"),
+]
+
+
+@pytest.mark.parametrize(("setting", "told"), ASKED_IN_VAIN)
+def test_what_no_program_does_yet_is_refused_by_those_that_would_do_without(
+    setting: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = options.parser("try", "Tries.")
+    options.add_environment(made)
+    with pytest.raises(UsageError, match=told):
+        options.load(made.parse_args(["-e", "kalshi-local", "--set", setting]))
+    checked = ssmd("env", "check", "kalshi-local", "--set", setting)
+    assert checked.returncode == 0
+    assert f"ssmd run will refuse to start, {told}" in checked.stderr
+    assert ssmd("env", "check", "kalshi-local", "--set", setting, "--ready").returncode == 2
+
+
 def test_env_check_refuses_a_key_file_that_others_may_read(tmp_path: Path) -> None:
     key = tmp_path / "key.pem"
     key.write_text("hunter2")

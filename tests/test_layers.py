@@ -86,7 +86,15 @@ DOORS: dict[str, tuple[str, ...]] = {
     "pydantic_core": ("ssmd.environment",),
     "requests": ("ssmd.kalshi.rest",),
     "rich": ("ssmd.cli",),
-    "structlog": ("ssmd.cli", "ssmd.connector", "ssmd.store", "ssmd.kalshi.client", "ssmd.kalshi.rest"),
+    "structlog": (
+        "ssmd.cli",
+        "ssmd.connector",
+        "ssmd.store",
+        "ssmd.flusher",
+        "ssmd.archiver",
+        "ssmd.kalshi.client",
+        "ssmd.kalshi.rest",
+    ),  # fmt: skip
     "ujson": ("ssmd.normalizer", "ssmd.kalshi", "ssmd.cli.cat"),
     "websocket": ("ssmd.kalshi.client",),
     "wsproto": (WITNESS,),

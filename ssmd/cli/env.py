@@ -22,7 +22,7 @@ def main(arguments: Sequence[str]) -> int:
     made.epilog = EPILOG
     made.add_argument("action", choices=["check", "list"])
     made.add_argument("environment", nargs="?", metavar="ENV", help="name of an environment, or path of its file")
-    made.add_argument("--ready", action="store_true", help="check: exit 2 unless every required secret is set")
+    made.add_argument("--ready", action="store_true", help="check: exit 2 unless ssmd run would start")
     options.add_changes(made)
     chosen = made.parse_args(list(arguments))
     if chosen.action == "list":
@@ -51,14 +51,16 @@ def _about(environment: env.Environment) -> str:
 
 
 def _check(chosen: argparse.Namespace) -> int:
-    environment = options.load(chosen)
+    environment = host.load(chosen.environment, chosen.set, data=chosen.data)
     print(env.describe(environment), end="")
     states = host.secret_states(environment)
     for path, source, state in states:
         print(f"# {path}: {source} is {state}")
     required = [name for name, key in environment.keys.items() if key.required]
     unset = [path for path, _, state in states if state == "not set" and path.split(".")[1] in required]
+    refusals = [f"not set on this machine: {', '.join(unset)}"] if unset else []
+    refusals += [str(problem) for problem in env.unserved(environment)]
     sys.stdout.flush()
-    if unset:
-        sys.stderr.write(f"not set on this machine, so ssmd run will refuse to start: {', '.join(unset)}\n")
-    return EXIT_USAGE if unset and chosen.ready else EXIT_OK
+    if refusals:
+        sys.stderr.write("".join(f"ssmd run will refuse to start, {refusal}\n" for refusal in refusals))
+    return EXIT_USAGE if refusals and chosen.ready else EXIT_OK

@@ -50,10 +50,13 @@ def add_changes(made: argparse.ArgumentParser) -> None:
 
 
 def load(options: argparse.Namespace) -> Environment:
-    """The environment that -e, --data and --set ask for. Raises UsageError."""
-    from ssmd import host  # brings pydantic, 0.1 s: not for commands that need no environment
+    """The environment that -e, --data and --set ask for, to run in it. Raises UsageError."""
+    from ssmd import environment, host  # brings pydantic, 0.1 s: not for commands that need no environment
 
-    return host.load(options.environment, options.set, data=options.data)
+    found = host.load(options.environment, options.set, data=options.data)
+    if problems := environment.unserved(found):
+        raise environment.InvalidEnvironment(f"environment {found.name}", problems)
+    return found
 
 
 def as_arguments(options: argparse.Namespace) -> list[str]:

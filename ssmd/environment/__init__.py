@@ -71,6 +71,7 @@ __all__ = [
     "resolve_secret",
     "ring_path",
     "simulator_arguments",
+    "unserved",
 ]
 
 PATH_KEYS: tuple[tuple[str, ...], ...] = (
@@ -168,6 +169,26 @@ def ring_path(environment: Environment) -> Path:
     if environment.ring.path is None:
         raise ValueError("an Environment comes out of parse, which sets ring.path")
     return environment.ring.path
+
+
+# What environment files may ask for already, but no program of this version does.
+NOT_SERVED = {
+    ("transport", "nats"): "this version publishes nothing: use memory",
+    ("storage", "s3"): "this version uploads nothing: use local",
+    ("storage", "memory"): "this version keeps journals in files: use local",
+    ("cache", "redis"): "this version keeps nothing in a cache: use memory",
+    ("journal", "nats"): "this version keeps journals in files: use file",
+    ("journal", "memory"): "this version keeps journals in files: use file",
+}
+
+
+def unserved(environment: Environment) -> list[Problem]:
+    """What the environment asks for in vain. A program that would silently do without must refuse it instead."""
+    return [
+        Problem((section, "type"), f"{kind}: {sentence}")
+        for (section, kind), sentence in NOT_SERVED.items()
+        if getattr(environment, section).type == kind
+    ]
 
 
 def simulator_arguments(simulator: Simulator) -> list[str]:
