@@ -94,7 +94,7 @@ DOORS: dict[str, tuple[str, ...]] = {
         "ssmd.archiver",
         "ssmd.kalshi.client",
         "ssmd.kalshi.rest",
-    ),  # fmt: skip
+    ),
     "ujson": ("ssmd.normalizer", "ssmd.kalshi", "ssmd.cli.cat"),
     "websocket": ("ssmd.kalshi.client",),
     "wsproto": (WITNESS,),
