@@ -310,7 +310,7 @@ static int file_attach(const char *path, uint64_t capacity, int role, int *fd, u
             status = header_check(&header, file_bytes, capacity, error);
         if (status == SSMD_OK)
             status = lock_roles(*fd, role, error);
-        *found = header.capacity;
+        *found = status == SSMD_OK ? header.capacity : 0;
         if (status == SSMD_OK && path_still_names(path, *fd))
             return SSMD_OK;
         close(*fd);
