@@ -248,11 +248,12 @@ _UUID = re.compile(r"\b[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b")
 
 
 def _is_key_id(text: str) -> bool:
+    """A file may be called after the key that it holds."""
     return not text.startswith("file:") and bool(_UUID.search(text))
 
 
 def _secret_values(data: Any, path: KeyPath = ()) -> Iterator[Problem]:
-    """Texts that look like a secret itself: private key blocks anywhere, key ids under `keys` (not in a file's name)."""
+    """Texts that look like a secret itself: private key blocks anywhere, key ids under `keys`."""
     if isinstance(data, dict):
         for key, value in data.items():
             yield from _secret_values(value, (*path, str(key)))
