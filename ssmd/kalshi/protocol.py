@@ -814,15 +814,20 @@ class Session:
         channel = self._sids.get(event.sid)
         if channel is None:
             self._orphan(event.sid, event)
-        elif not channel.book:
-            what = "numbers are missing" if event.kind is EventKind.GAP else "a frame could not be decoded"
-            self._warn(f"gap:{channel.name}", f"{channel.name} (sid {event.sid}): {what}; that cannot be repaired here")
         elif event.kind is EventKind.GAP:
-            self._mark(channel, _Gap(event.number))
+            self._lost(channel, f"numbers {event.first} to {event.last} are missing")
+            if channel.book:
+                self._mark(channel, _Gap(event.number))
         else:
             what = f"a frame of type {event.data.decode('utf-8', 'replace')} could not be decoded"
-            gap = self._gap(GapCause.UNDECODED, what, sid=event.sid, from_seq=event.seq, to_seq=event.seq)
-            self._mark(channel, gap)
+            self._lost(channel, what)
+            if channel.book:
+                gap = self._gap(GapCause.UNDECODED, what, sid=event.sid, from_seq=event.seq, to_seq=event.seq)
+                self._mark(channel, gap)
+
+    def _lost(self, channel: _Channel, what: str) -> None:
+        then = "asking for its books again" if channel.book else "that cannot be repaired here"
+        self._warn(f"gap:{channel.name}", f"{channel.name} (sid {channel.sid}): {what}: {then}")
 
     @property
     def _subscribing(self) -> bool:
