@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +17,7 @@ from journal_writer import NOON, Journal, crc32c, record
 from ssmd.native import walk
 from ssmd.native.walk import KIND_BITS, Filter, View, ViewReader, Walk
 
+REPOSITORY = Path(__file__).resolve().parent.parent
 OFFSETS = {  # csrc/ssmd.h: SSMD_RECORD_*
     "number": 16,
     "recvNs": 24,
@@ -140,3 +145,46 @@ def test_more_records_than_one_call_holds_are_all_read(tmp_path: Path) -> None:
 def test_every_fault_has_words() -> None:
     assert walk.fault_text(walk.FAULT_CRC) == "CRC-32C does not match"
     assert len({walk.fault_text(fault) for fault in range(walk.FAULT_UNSEALED + 1)}) == walk.FAULT_UNSEALED + 1
+
+
+# ---- libssmd.so ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """libssmd.so, built from the sources as `make` builds it."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("there is no C compiler")
+    path = tmp_path_factory.mktemp("lib") / "libssmd.so"
+    sources = sorted(map(str, (REPOSITORY / "csrc").glob("*.c")))
+    flags = ["-std=gnu11", "-O1", "-fPIC", "-fvisibility=hidden", "-shared", "-pthread"]
+    subprocess.run([compiler, *flags, "-o", str(path), *sources], check=True)
+    return path
+
+
+def run_example(library: Path, segment: Path, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    page = (REPOSITORY / "docs" / "libssmd.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    example = tmp_path / "example.py"
+    example.write_text(code)
+    line = [sys.executable, "-I", str(example), str(library), str(segment)]
+    return subprocess.run(line, capture_output=True, text=True, check=False)
+
+
+def test_the_ctypes_example_of_the_page_prints_the_trades_of_a_segment(library: Path, tmp_path: Path) -> None:
+    j = Journal(tmp_path / "kalshi")
+    j.trade(1, "A")
+    j.ticker("A")
+    j.checkpoint()
+    j.trade(2, "B")
+    done = run_example(library, j.seal(), tmp_path)
+    assert (done.returncode, done.stdout) == (0, "1 A 4700\n3 B 4700\n"), done.stderr
+
+
+def test_the_ctypes_example_refuses_a_damaged_segment(library: Path, tmp_path: Path) -> None:
+    j = Journal(tmp_path / "kalshi")
+    j.trade(1, "A")
+    path = j.seal()
+    path.write_bytes(path.read_bytes()[:-1])
+    assert "not proved to its end" in run_example(library, path, tmp_path).stderr

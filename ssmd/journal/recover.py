@@ -34,7 +34,7 @@ from ssmd.journal.reader import SegmentReader
 from ssmd.native.walk import Mark, crc32c
 
 SMALLEST_RECORD_BYTES = 104  # framing, root pointer, Record, and a body of one word
-_MOST_COMPRESSION = 64  # bytes of journal from one byte of a compressed segment: far more than was ever seen
+_MOST_COMPRESSION = 1024  # bytes of journal from one byte of a compressed segment: far more than was ever seen
 
 
 @dataclass(frozen=True, slots=True)
