@@ -16,8 +16,8 @@ static inline int ssmd_error_set(ssmd_error *error, int status, int sys_errno, i
         error->sys_errno = sys_errno;
         error->value = value;
         error->expected = expected;
-        size_t n = strnlen(what, sizeof(error->what) - 1);
-        memcpy(error->what, what, n);
+        for (size_t i = 0; i < sizeof(error->what) - 1 && what[i] != '\0'; i++)
+            error->what[i] = what[i];
     }
     return status;
 }
