@@ -40,6 +40,7 @@ TICK_S = 0.5
 FULL_NAP_S = 0.001
 FULL_NAP_MAX_S = 0.02
 READS_BEFORE_YIELD = 8
+SHORT_READ_BYTES = 16 * 1024  # a TLS record at its largest: a shorter read has emptied the socket
 _WS_PATH = "/trade-api/ws/v2"
 
 
@@ -154,6 +155,10 @@ def session_settings(environment: Environment) -> protocol.Settings:
         command_batch=connector.subscribe_batch,
         stall_after_ns=int(connector.stall_after_s * 1e9),
     )
+
+
+def _nothing() -> int:
+    return 0
 
 
 def _text(path: object) -> str | None:
@@ -272,24 +277,31 @@ class Client:
         """Reads until the socket ends; returns how."""
         raw = socket.sock
         raw.settimeout(None)
-        recv_into, buffer, feed = raw.recv_into, wire.buffer, wire.feed
-        loop = gevent.get_hub().loop
-        waited_at, reads = loop.now(), 0
-        while self._loss is None:
-            try:
-                received = recv_into(buffer)
-            except OSError as error:
-                return self._loss or _Loss(f"the connection was lost: {error.strerror or error}")
-            if received == 0:
-                return self._loss or _Loss("the exchange closed the connection without a close frame")
-            status = feed(received)
-            if wire.events or status != FeedStatus.OK:
-                self._handle(wire, status)
-            # A socket that always has data never lets other greenlets run: the loop's clock stands still then.
-            if loop.now() != waited_at:
-                waited_at, reads = loop.now(), 0
-            elif (reads := reads + 1) >= READS_BEFORE_YIELD:
-                gevent.sleep(1e-6)
+        recv_into, buffer, feed, pending = raw.recv_into, wire.buffer, wire.feed, getattr(raw, "pending", _nothing)
+        hub = gevent.get_hub()
+        readable, reads = hub.loop.io(raw.fileno(), 1), 0
+        try:
+            while self._loss is None:
+                try:
+                    received = recv_into(buffer)
+                except OSError as error:
+                    return self._loss or _Loss(f"the connection was lost: {error.strerror or error}")
+                if received == 0:
+                    return self._loss or _Loss("the exchange closed the connection without a close frame")
+                status = feed(received)
+                if status or wire.events:
+                    self._handle(wire, status)
+                # After a short read nothing more is there: waiting costs less than asking. A socket that always has
+                # data would never let other greenlets run, so it must make way for them now and then.
+                if received < SHORT_READ_BYTES and not pending():
+                    reads = 0
+                    if self._loss is None:
+                        hub.wait(readable)
+                elif (reads := reads + 1) >= READS_BEFORE_YIELD:
+                    reads = 0
+                    gevent.sleep(1e-6)
+        finally:
+            readable.close()
         return self._loss
 
     def _handle(self, wire: WireConnection, status: FeedStatus) -> None:
