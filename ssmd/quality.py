@@ -167,6 +167,7 @@ class Account:
 
     journal: str = ""
     segments: int = 0
+    unproved: int = 0  # records behind the last checkpoint of an open segment: whole, but no CRC vouches for them yet
     totals: Totals = field(default_factory=Totals)
     channels: list[Channel] = field(default_factory=list)
     holes: list[Hole] = field(default_factory=list)
@@ -183,6 +184,7 @@ class Report:
 
     complete: bool
     segments: int
+    unproved: int
     totals: Totals
     connections: list[dict[str, Any]]
     gaps: list[dict[str, Any]]
@@ -199,6 +201,7 @@ class Report:
             "bytes": totals.bytes,
             "by_kind": totals.kinds(),
             "unparsed": totals.by_kind[0],
+            "unproved": self.unproved,
             "first_number": totals.first_number,
             "last_number": totals.last_number,
             "first_recv_ns": totals.first_recv_ns,
@@ -227,6 +230,7 @@ def judge(account: Account) -> Report:
     return Report(
         complete=not gaps and not damage,
         segments=account.segments,
+        unproved=account.unproved,
         totals=account.totals,
         connections=_connections(account, holes),
         gaps=gaps,
@@ -243,6 +247,7 @@ def merge(reports: Sequence[Report]) -> Report:
     return Report(
         complete=all(report.complete for report in reports),
         segments=sum(report.segments for report in reports),
+        unproved=sum(report.unproved for report in reports),
         totals=_sum([report.totals for report in reports]),
         connections=[entry for report in reports for entry in report.connections],
         gaps=[entry for report in reports for entry in report.gaps],

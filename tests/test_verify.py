@@ -114,6 +114,16 @@ def test_open_and_compressed_segments_count_like_sealed_ones(journal: Journal, c
     assert (found.code, found.segments, found.records) == (0, 2, 13)
 
 
+def test_records_behind_the_last_checkpoint_are_counted_as_unproved(
+    journal: Journal, check: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole_run(journal, stop=False)
+    journal.write(OPEN)
+    assert (check().code, check().unproved) == (0, 3)
+    verify.main([str(journal.root)])
+    assert "tail     3 records of the open segment wait" in capsys.readouterr().out
+
+
 def test_a_recorded_sequence_gap_is_listed_with_what_resolved_it(journal: Journal, check: Any) -> None:
     whole_run(journal, stop=False)
     at = journal.gap("sequence", sid=1, fromSeq=3, toSeq=5)

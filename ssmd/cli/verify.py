@@ -87,6 +87,8 @@ class Page:
             self._line(f"time     {show_time(totals.first_recv_ns)} to {show_time(totals.last_recv_ns)}")
             self._line(f"numbers  {totals.first_number} to {totals.last_number}")
         self._line(f"kinds    {kinds or 'none'}")
+        if report.unproved:
+            self._line(f"tail     {report.unproved:,} records of the open segment wait for their checkpoint's CRC")
         if not self._books:
             self._line("books    not checked (--no-books)")
         elif totals.books:

@@ -61,6 +61,7 @@ def _add_segment(facts: Account, tally: Tally, segment: Segment, check: Check | 
 
 def _add_batch(facts: Account, tally: Tally, segment: Segment, batch: Batch) -> None:
     shift = batch.start - batch.offset
+    before = 0 if batch.proved else tally.totals().records
     for view in tally.add(batch.data, batch.start, batch.stop, batch.offset):
         at = view.offset + shift
         fact = fact_of(view, batch.data[at : at + view.length], str(segment.path))
@@ -70,6 +71,8 @@ def _add_batch(facts: Account, tally: Tally, segment: Segment, batch: Batch) -> 
             facts.events.append(fact)
         elif isinstance(fact, SubscribedFact):
             facts.subscriptions.append(fact)
+    if not batch.proved:
+        facts.unproved += tally.totals().records - before
 
 
 def _stored_manifest(facts: Account, segment: Segment) -> dict[str, object] | None:
