@@ -62,7 +62,7 @@ test: all $(VENV)/.test
 	$(PY) -m pytest -m "not slow and not wheel" $(PYTEST_ARGS)
 
 test-c:
-	$(MAKE) -C csrc/tests check
+	$(MAKE) -s -C csrc/tests check
 
 slow: all $(VENV)/.test
 	$(PY) -m pytest -m slow $(PYTEST_ARGS)
@@ -106,12 +106,12 @@ build/strict/clang/%.o: csrc/%.c $(C_HEADERS)
 	clang $(STRICT_CFLAGS) -c -o $@ $<
 
 sanitize:
-	$(MAKE) -C csrc/tests asan
-	$(MAKE) -C csrc/tests tsan
-	$(MAKE) -C csrc/tests tsan-planted
+	$(MAKE) -s -C csrc/tests asan
+	$(MAKE) -s -C csrc/tests tsan
+	$(MAKE) -s -C csrc/tests tsan-planted
 
 fuzz:
-	$(MAKE) -C csrc/tests -f fuzz.mk fuzz RUNS=$(FUZZ_RUNS)
+	$(MAKE) -s -C csrc/tests -f fuzz.mk fuzz RUNS=$(FUZZ_RUNS)
 
 # ---- the rest --------------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,15 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 python=$root/.venv/bin/python
 
+for argument in "$@"; do
+    case $argument in
+    -e | -e?* | --environment | --environment=*)
+        echo "run-kalshi.sh: give the environment as the first argument: run-kalshi.sh ENVIRONMENT [options]" >&2
+        exit 2
+        ;;
+    esac
+done
+
 if [ $# -gt 0 ] && [ "${1#-}" = "$1" ]; then
     environment=$1
     why="as asked"

@@ -337,6 +337,14 @@ def test_run_kalshi_chooses_an_environment_and_says_why(
     assert lines[1] == f"called: -m ssmd run {called}"
 
 
+@pytest.mark.parametrize("arguments", [["-e", "mine"], ["-emine"], ["--duration", "5", "--environment=mine"]])
+def test_run_kalshi_has_one_way_to_name_an_environment(checkout: Path, arguments: list[str]) -> None:
+    build(checkout)
+    told = run_kalshi(checkout, *arguments)
+    assert (told.returncode, told.stdout) == (2, "")
+    assert "run-kalshi.sh ENVIRONMENT [options]" in told.stderr
+
+
 def test_run_kalshi_never_prints_the_key(checkout: Path) -> None:
     build(checkout)
     told = run_kalshi(checkout, KALSHI_API_KEY="hunter2")
