@@ -58,7 +58,6 @@ class Child:
     def __init__(self, spec: ChildSpec, log: Callable[..., None]) -> None:
         self.spec = spec
         self.restarts = 0
-        self.exit_code: int | None = None
         self.last_line = ""
         self._log = log
         self._process: subprocess.Popen[str] | None = None
@@ -67,6 +66,11 @@ class Child:
     @property
     def alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def exit_code(self) -> int | None:
+        """Of the last process, None while it lives and before there was one; negative: the signal that killed it."""
+        return self._process.poll() if self._process is not None else None
 
     @property
     def pid(self) -> int | None:
@@ -78,7 +82,7 @@ class Child:
             started = time.monotonic()
             self._start()
             self._pass_lines()
-            code = self._reap()
+            code = self._process_end()
             if self._stopping.is_set():
                 return
             lived_s = time.monotonic() - started
@@ -139,10 +143,9 @@ class Child:
                 if self.spec.on_line is not None:
                     self.spec.on_line(self.last_line)
 
-    def _reap(self) -> int:
+    def _process_end(self) -> int:
         assert self._process is not None
-        self.exit_code = self._process.wait()
-        return self.exit_code
+        return self._process.wait()
 
 
 def python_module(name: str, *arguments: str) -> Sequence[str]:

@@ -33,7 +33,8 @@ from ssmd.wire import WireConnection
 ANCHOR_EVERY_S = 60.0
 REFRESH_EVERY_S = 300.0
 WATCH_EVERY_S = 0.2
-STOP_BUDGET_S = 4.5  # the contract is 5 s from the signal to the exit
+STOP_BUDGET_S = 4.0  # the contract is 5 s from the signal to the exit, which itself takes a moment
+LAST_WORDS_S = 1.0  # of that: for clients to record how their sockets ended
 SIMULATOR_START_S = 30.0
 HEARTBEAT_LIMIT_NS = 5_000_000_000
 RING_FULL_LIMIT_NS = 1_000_000_000
@@ -66,8 +67,10 @@ class Connector:
         self._store: Store | None = None
         self._clients: list[Client] = []
         self._children: list[Child] = []
-        self._greenlets: list[gevent.Greenlet] = []
-        self._simulator: dict[str, str] | None = None
+        self._parts: list[gevent.Greenlet] = []  # whatever may record
+        self._keepers: list[gevent.Greenlet] = []  # one for each child
+        # filled by what the simulator says when it listens
+        self._simulator: dict[str, str] | None = {} if environment.exchange.simulator is not None else None
         self._simulator_ready = GreenEvent()
         self.drained = False
         self.opened = False
@@ -77,6 +80,8 @@ class Connector:
 
     def run(self, duration_s: float | None = None) -> int:
         """Records until `stop` or for `duration_s`; returns 0, or raises what ended it."""
+        # Whatever the user has to mend is found before anything is made: secrets, certificates, the port, the folder.
+        self._exchange = find_exchange(self._environment.feed)(self._environment, self, self._secret, self._simulator)
         health = self._open_health()
         try:
             store = self._store = Store(self._environment)
@@ -85,9 +90,11 @@ class Connector:
                 self._start_helpers()
                 self._begin_records(store)
                 self._start_clients()
-                self._spawn("clock anchors", self._anchor_forever)
-                self._spawn("market refresh", self._refresh_forever)
-                self._spawn("watch", self._watch_forever)
+                self._parts += [
+                    self._spawn("clock anchors", self._anchor_forever),
+                    self._spawn("market refresh", self._refresh_forever),
+                    self._spawn("watch", self._watch_forever),
+                ]
                 self._stop.wait(duration_s)
             finally:
                 self._shut_down(store)
@@ -105,7 +112,7 @@ class Connector:
             self._failure = error
         self._stop.set()
 
-    def _spawn(self, name: str, body: Callable[[], None]) -> None:
+    def _spawn(self, name: str, body: Callable[[], None]) -> gevent.Greenlet:
         """A greenlet whose end is always noticed: an exception ends the run with that very error."""
 
         def watched() -> None:
@@ -118,7 +125,7 @@ class Connector:
                     self._log.exception("a part of the connector failed", part=name)
                     self._fail(ConnectorError(f"{name} failed: {error!r}"))
 
-        self._greenlets.append(gevent.spawn(watched))
+        return gevent.spawn(watched)
 
     # ---- start ---------------------------------------------------------------------------------------------
 
@@ -142,7 +149,6 @@ class Connector:
         environment = self._environment
         simulator = environment.exchange.simulator
         if simulator is not None:
-            self._simulator = {}
             self._add_child(ChildSpec("simulator", simulator_arguments(simulator), on_line=self._simulator_said))
             self._await_simulator()
         if environment.flusher.mode == "process":
@@ -152,7 +158,7 @@ class Connector:
     def _add_child(self, spec: ChildSpec) -> None:
         child = Child(spec, self._child_log)
         self._children.append(child)
-        self._spawn(spec.name, child.run)
+        self._keepers.append(self._spawn(spec.name, child.run))
 
     def _child_log(self, event: str, *, level: str = "info", **fields: Any) -> None:
         getattr(self._log, level)(event, **fields)
@@ -179,18 +185,11 @@ class Connector:
                 raise ConnectorError(f"the simulator did not begin to listen within {SIMULATOR_START_S:.0f} s")
 
     def _begin_records(self, store: Store) -> None:
-        """The first records of a run: that it began, which clock it uses, and what was missed before it."""
+        """The first records of a run: what was missed before it, that it began, which clock it uses.
+
+        In this order: a run killed between two of them leaves no time that nobody accounts for.
+        """
         found = store.found
-        self.record(
-            records.connection_event(
-                what=records.ConnectionWhat.STARTED,
-                connection=0,
-                recv_ns=self.now_ns(),
-                recv_ticks=self.ticks(),
-                reason=f"environment {self._environment.name}",
-            )
-        )
-        self._record_anchor()
         for cut in found.cut:
             detail = f"{cut.segment.name} at {cut.offset}: {cut.bytes} bytes: {cut.what}"
             self._record_gap(records.GapCause.DAMAGE, from_ns=found.last_recv_ns, detail=detail)
@@ -201,6 +200,16 @@ class Connector:
             self._outage_gap = self._record_gap(
                 records.GapCause.OUTAGE, from_ns=found.last_recv_ns, detail="the recorder was not running"
             )
+        self.record(
+            records.connection_event(
+                what=records.ConnectionWhat.STARTED,
+                connection=0,
+                recv_ns=self.now_ns(),
+                recv_ticks=self.ticks(),
+                reason=f"environment {self._environment.name}",
+            )
+        )
+        self._record_anchor()
 
     def _record_gap(self, cause: records.GapCause, *, from_ns: int, detail: str) -> int:
         self.count_gap(cause.name.lower())
@@ -217,23 +226,33 @@ class Connector:
         )
 
     def _start_clients(self) -> None:
-        exchange = find_exchange(self._environment.feed)(self._environment, self, self._secret, self._simulator)
-        self._exchange = exchange
         self._clients = self._resolved_clients()
-        for client in self._clients:
-            self._spawn(client.state.name, client.run)
+        self._parts += [self._spawn(client.state.name, client.run) for client in self._clients]
 
     def _resolved_clients(self) -> list[Client]:
         """The clients of the subscriptions; an exchange that cannot be asked now is asked again, for ever."""
         wait_s = 1.0
         while not self._stop.is_set():
-            try:
-                return list(self._exchange.clients())
-            except ExchangeError as error:
-                self._log.warning("the markets could not be looked up", reason=str(error), again_in_s=wait_s)
+            asking = gevent.spawn(self._ask_for_clients)
+            gevent.wait([asking, self._stop], count=1)  # an exchange that does not answer must not delay a stop
+            if not asking.ready():
+                asking.kill(block=False)
+                return []
+            answer = asking.get()
+            if isinstance(answer, list):
+                return answer
+            if not isinstance(answer, ExchangeError):
+                raise answer
+            self._log.warning("the markets could not be looked up", reason=str(answer), again_in_s=wait_s)
             self._stop.wait(wait_s)
             wait_s = min(wait_s * 2, self._environment.connector.reconnect.max_s)
         return []
+
+    def _ask_for_clients(self) -> list[Client] | Exception:
+        try:
+            return list(self._exchange.clients())
+        except Exception as error:  # for the caller to judge
+            return error
 
     # ---- what clients need (ssmd.exchange.Recorder) --------------------------------------------------------
 
@@ -263,6 +282,22 @@ class Connector:
     def count_gap(self, cause: str) -> None:
         self._gaps[cause] += 1
 
+    def became_live(self) -> None:
+        """With the last client an outage is over."""
+        if not self._outage_gap or any(client.state.phase != "live" for client in self._clients):
+            return
+        number, self._outage_gap = self._outage_gap, 0
+        self.record(
+            records.connection_event(
+                what=records.ConnectionWhat.RESYNCED,
+                connection=0,
+                recv_ns=self.now_ns(),
+                recv_ticks=self.ticks(),
+                gap_number=number,
+                reason="recording again",
+            )
+        )
+
     # ---- while it runs -------------------------------------------------------------------------------------
 
     def _anchor_forever(self) -> None:
@@ -282,21 +317,9 @@ class Connector:
                 )
 
     def _watch_forever(self) -> None:
-        """Looks after what cannot report by itself: the native flusher thread, and the end of an outage."""
+        """Looks after what cannot report by itself: the native flusher thread."""
         while not self._stop.wait(WATCH_EVERY_S):
             self.store.watch()
-            if self._outage_gap and self._clients and all(client.state.phase == "live" for client in self._clients):
-                number, self._outage_gap = self._outage_gap, 0
-                self.record(
-                    records.connection_event(
-                        what=records.ConnectionWhat.RESYNCED,
-                        connection=0,
-                        recv_ns=self.now_ns(),
-                        recv_ticks=self.ticks(),
-                        gap_number=number,
-                        reason="recording again",
-                    )
-                )
 
     # ---- end -----------------------------------------------------------------------------------------------
 
@@ -304,14 +327,10 @@ class Connector:
         """Sockets, then ring, then files, then helpers: the way the data goes."""
         self._stop.set()
         deadline = time.monotonic() + STOP_BUDGET_S
-        for client in self._clients:
-            client.stop()
         for child in self._children:
             if not child.spec.drain_last:
                 child.terminate()
-        with gevent.Timeout(max(deadline - time.monotonic() - 2.0, 0.5), False):
-            gevent.joinall([g for g in self._greenlets if not g.dead], timeout=1.0)
-            self._record_stopped()
+        self._end_recording(time.monotonic() + LAST_WORDS_S)
         flushers = [child for child in self._children if child.spec.name == "flusher"]
         for child in flushers:
             child.terminate()
@@ -325,7 +344,19 @@ class Connector:
                     child=child.spec.name,
                 )
                 child.kill()
-        gevent.killall(self._greenlets, block=True, timeout=0.5)
+        gevent.killall(self._keepers, block=True, timeout=0.2)
+
+    def _end_recording(self, until: float) -> None:
+        """Every part that records comes to its end before `stopped` is written: it is the last record of a run.
+
+        One that cannot end (the ring is full, an address does not answer) is cut short; what a socket still holds
+        was never received then.
+        """
+        ending = [gevent.spawn(client.stop) for client in self._clients]
+        gevent.joinall(ending + self._parts, timeout=max(until - time.monotonic(), 0.1))
+        gevent.killall(ending + self._parts, block=True, timeout=0.2)
+        with gevent.Timeout(max(until - time.monotonic(), 0.2), False):
+            self._record_stopped()
 
     def _record_stopped(self) -> None:
         if self._outage_gap:

@@ -59,6 +59,9 @@ class Recorder(Protocol):
 
     def count_gap(self, cause: str) -> None: ...
 
+    def became_live(self) -> None:
+        """A client has every subscription confirmed."""
+
 
 class Client(Protocol):
     """One socket and its life: connects, records, reconnects for ever."""

@@ -401,7 +401,7 @@ def _silent_outages(account: Account) -> list[tuple[int, dict[str, Any]]]:
     for i, event in enumerate(account.events):
         if event.what == "started" and before is not None and before.what != "stopped":
             until = next((e.number for e in account.events[i + 1 :] if e.what == "opened"), 1 << 64)
-            told = any(g.cause in ("outage", "damage") and event.number < g.number < until for g in account.gaps)
+            told = any(g.cause in ("outage", "damage") and before.number < g.number < until for g in account.gaps)
             if not told:
                 detail = "a run ended without saying so; the next one wrote no Gap record for it"
                 entry = _entry("outage", from_ns=before.recv_ns, to_ns=event.recv_ns, detail=detail)

@@ -22,7 +22,7 @@ import structlog
 from ssmd import normalizer, records
 from ssmd.children import Child
 from ssmd.environment import Environment
-from ssmd.errors import DamageError, StorageError, UsageError
+from ssmd.errors import DamageError, SsmdError, StorageError, UsageError
 from ssmd.journal.recover import Recovery, recover
 from ssmd.metrics import Reading
 from ssmd.native import clock
@@ -236,23 +236,39 @@ class Store:
 
     def close(self, deadline: float, *, flusher_child: Child | None = None) -> bool:
         """Waits until `deadline` (time.monotonic) for all to be sealed. False: the rest waits in the ring."""
-        if self._thread is not None:
-            done = self._thread.stop(max(deadline - time.monotonic(), 0.1), seal=True)
-            if not done:
-                self._thread.request_stop(Stop.NOW)
-            done = done and self._thread.drained
-        else:
-            done = flusher_child is not None and flusher_child.wait(max(deadline - time.monotonic(), 0.1))
+        done = self._child_sealed(flusher_child, deadline) if flusher_child is not None else self._sealed(deadline)
         done = done and self._ring.head == self._ring.tail
-        if not done:
+        if done:
+            self._path.unlink(missing_ok=True)  # while we hold its lock: nobody can have begun to use it
+        else:
             self._log.error(
                 "not all could be written: the rest waits in the ring",
                 ring=str(self._path),
                 trouble=self._ring.status().error,
             )
-        elif self._thread is not None:
-            self._path.unlink(missing_ok=True)  # while we hold its lock: nobody can have begun to use it
         return done
+
+    def _child_sealed(self, child: Child, deadline: float) -> bool:
+        """The same with a flusher process, which was asked to end. What a dead one left is done here."""
+        if not child.wait(max(deadline - time.monotonic(), 0.1)):
+            return False
+        if child.exit_code == 0 and self._ring.head == self._ring.tail:
+            return True
+        self._log.warning("the flusher did not finish its work: the recorder does it", exit_code=child.exit_code)
+        try:
+            self._thread = FlusherThread.start(self._path, flusher_options(self._environment))
+        except SsmdError as error:
+            self._log.error("the flusher's work cannot be finished", reason=str(error))
+            return False
+        return self._sealed(deadline)
+
+    def _sealed(self, deadline: float) -> bool:
+        thread = self._thread
+        assert thread is not None
+        if not thread.stop(max(deadline - time.monotonic(), 0.1), seal=True):
+            thread.request_stop(Stop.NOW)
+            return False
+        return thread.drained
 
 
 def _stamp() -> tuple[int, int]:

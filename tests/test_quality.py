@@ -142,8 +142,8 @@ def test_several_sockets_closed_by_a_stop_are_no_holes() -> None:
 def test_a_run_that_died_needs_an_outage_record() -> None:
     events = [event(1, "started"), event(2, "opened", 1), event(9, "started"), event(11, "opened", 2)]
     assert causes(judge(Account(events=events))) == ["outage"]
-    assert causes(judge(Account(events=events, gaps=[gap(10, "outage")]))) == ["outage"]
-    assert len(judge(Account(events=events, gaps=[gap(10, "outage")])).gaps) == 1
+    assert causes(judge(Account(events=events, gaps=[gap(8, "outage")]))) == ["outage"]
+    assert len(judge(Account(events=events, gaps=[gap(8, "outage")])).gaps) == 1
 
 
 def test_findings_are_told_in_words() -> None:

@@ -440,6 +440,7 @@ class Client:
             self._record_event(
                 protocol.RecordEvent(what=records.ConnectionWhat.RESYNCED, gap_number=number, reason="reconnected")
             )
+        self._recorder.became_live()
 
     def _note_event(self, kind: EventKind) -> None:
         if kind == EventKind.GAP:
