@@ -239,7 +239,7 @@ class Recorder:
     def __init__(self, environment: Path, simulator: Any, *arguments: str, env: dict[str, str] | None = None) -> None:
         self.environment = environment
         self.data = Path(yaml.safe_load(environment.read_text())["storage"]["path"])
-        self._arguments = arguments
+        self.arguments = arguments
         self._env = {**os.environ, "KALSHI_API_KEY": simulator.key_id, **(env or {})}
         self._log_path = environment.parent / "recorder.log"
         self.process: subprocess.Popen[bytes] | None = None
@@ -257,7 +257,7 @@ class Recorder:
         with self._log_path.open("ab") as log:
             self._log_offset = log.tell()
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "ssmd", "run", "-e", str(self.environment), *self._arguments],
+                [sys.executable, "-m", "ssmd", "run", "-e", str(self.environment), *self.arguments],
                 cwd=ROOT,
                 env=self._env,
                 stdout=log,
@@ -276,7 +276,7 @@ class Recorder:
 
     def health_address(self) -> str:
         found = wait_until(
-            lambda: re.search(r'"address": "([^"]+)"', self.log) or self._fail_if_dead(),
+            lambda: re.search(r'"address": "([^"]+)"', self.log) or self.fail_if_dead(),
             what="the health address in the log",
         )
         return str(found.group(1))
@@ -301,14 +301,14 @@ class Recorder:
         return total
 
     def wait_live(self) -> None:
-        wait_until(lambda: self.get("/readyz")[0] == 200 or self._fail_if_dead(), what="ready")
+        wait_until(lambda: self.get("/readyz")[0] == 200 or self.fail_if_dead(), what="ready")
 
     def wait_frames(self, count: int) -> None:
         wait_until(
-            lambda: self.metric("ssmd_frames_received_total") >= count or self._fail_if_dead(), what=f"{count} frames"
+            lambda: self.metric("ssmd_frames_received_total") >= count or self.fail_if_dead(), what=f"{count} frames"
         )
 
-    def _fail_if_dead(self) -> bool:
+    def fail_if_dead(self) -> bool:
         assert self.process is not None and self.process.poll() is None, f"the recorder ended:\n{self.log}"
         return False
 
