@@ -116,7 +116,7 @@ fuzz:
 # ---- the rest --------------------------------------------------------------------------------------------------------
 
 bench: all $(VENV)/.bench
-	$(PY) benchmarks/path.py $(BENCH_ARGS)
+	$(PY) benchmarks/run.py $(BENCH_ARGS)
 
 # Captured data is never touched.
 clean:
