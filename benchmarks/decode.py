@@ -2,8 +2,9 @@
 
     python benchmarks/decode.py [--frames N] [--rounds N]
 
-The C side does more: it splits WebSocket frames, checks UTF-8, follows sequence numbers and puts the record into the ring. The
-Python side is the fastest way that pycapnp offers (fields set one by one on a builder), with the same fields and the frame.
+The C side does more: it splits WebSocket frames, checks UTF-8, follows sequence numbers and puts the record into the
+ring. The Python side is the fastest way that pycapnp offers (fields set one by one on a builder), with the same fields
+and the frame.
 """
 
 from __future__ import annotations

@@ -24,6 +24,38 @@ def _uuid(source: random.Random) -> str:
     return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
+def _delta(source: random.Random, seq: int, name: str, identity: str, price: int, size: str, now_ms: int) -> str:
+    sign = "-" if source.random() < 0.5 else ""
+    side = "yes" if source.random() < 0.5 else "no"
+    at = f"2026-11-22T10:00:{source.randrange(60):02}.{source.randrange(10**6):06}Z"
+    return (
+        f'{{"type":"orderbook_delta","sid":1,"seq":{seq},"msg":{{"market_ticker":"{name}","market_id":"{identity}",'
+        f'"price_dollars":"0.{price:02}00","delta_fp":"{sign}{size}","side":"{side}","ts":"{at}","ts_ms":{now_ms}}},'
+        f'"sending_ts_ms":{now_ms + 3}}}\n'
+    )
+
+
+def _ticker(source: random.Random, name: str, identity: str, price: int, size: str, now_ms: int) -> str:
+    ask = min(price + 1, 99)
+    return (
+        f'{{"type":"ticker","sid":3,"msg":{{"market_id":"{identity}","market_ticker":"{name}",'
+        f'"price_dollars":"0.{price:02}00","yes_bid_dollars":"0.{price:02}00","yes_ask_dollars":"0.{ask:02}00",'
+        f'"volume_fp":"{size}","open_interest_fp":"{size}","dollar_volume":{source.randrange(10**5)},'
+        f'"dollar_open_interest":{source.randrange(10**5)},"yes_bid_size_fp":"{size}","yes_ask_size_fp":"{size}",'
+        f'"last_trade_size_fp":"1.00","ts":{now_ms // 1000},"ts_ms":{now_ms},'
+        f'"time":"2026-11-22T10:00:00.{source.randrange(10**6):06}Z"}},"sending_ts_ms":{now_ms + 3}}}\n'
+    )
+
+
+def _trade(source: random.Random, seq: int, name: str, price: int, size: str, now_ms: int) -> str:
+    return (
+        f'{{"type":"trade","sid":2,"seq":{seq},"msg":{{"trade_id":"{_uuid(source)}","market_ticker":"{name}",'
+        f'"yes_price_dollars":"0.{price:02}00","no_price_dollars":"0.{100 - price:02}00","count_fp":"{size}",'
+        f'"taker_side":"yes","taker_outcome_side":"yes","taker_book_side":"bid","is_block_trade":false,'
+        f'"ts":{now_ms // 1000},"ts_ms":{now_ms}}},"sending_ts_ms":{now_ms + 3}}}\n'
+    )
+
+
 def frames(count: int, seed: int = 1) -> Iterator[bytes]:
     """`count` frames as the exchange would send them (compact JSON and a newline)."""
     source = random.Random(seed)
@@ -37,29 +69,12 @@ def frames(count: int, seed: int = 1) -> Iterator[bytes]:
         kind = source.random()
         if kind < 0.70:
             book_seq += 1
-            sign = "-" if source.random() < 0.5 else ""
-            side = "yes" if source.random() < 0.5 else "no"
-            text = (
-                f'{{"type":"orderbook_delta","sid":1,"seq":{book_seq},"msg":{{"market_ticker":"{name}","market_id":"{identity}",'
-                f'"price_dollars":"0.{price:02}00","delta_fp":"{sign}{size}","side":"{side}",'
-                f'"ts":"2026-11-22T10:00:{source.randrange(60):02}.{source.randrange(10**6):06}Z","ts_ms":{now_ms}}},"sending_ts_ms":{now_ms + 3}}}\n'
-            )
+            text = _delta(source, book_seq, name, identity, price, size, now_ms)
         elif kind < 0.92:
-            text = (
-                f'{{"type":"ticker","sid":3,"msg":{{"market_id":"{identity}","market_ticker":"{name}","price_dollars":"0.{price:02}00",'
-                f'"yes_bid_dollars":"0.{price:02}00","yes_ask_dollars":"0.{min(price + 1, 99):02}00","volume_fp":"{size}","open_interest_fp":"{size}",'
-                f'"dollar_volume":{source.randrange(10**5)},"dollar_open_interest":{source.randrange(10**5)},"yes_bid_size_fp":"{size}",'
-                f'"yes_ask_size_fp":"{size}","last_trade_size_fp":"1.00","ts":{now_ms // 1000},"ts_ms":{now_ms},'
-                f'"time":"2026-11-22T10:00:00.{source.randrange(10**6):06}Z"}},"sending_ts_ms":{now_ms + 3}}}\n'
-            )
+            text = _ticker(source, name, identity, price, size, now_ms)
         else:
             trade_seq += 1
-            text = (
-                f'{{"type":"trade","sid":2,"seq":{trade_seq},"msg":{{"trade_id":"{_uuid(source)}","market_ticker":"{name}",'
-                f'"yes_price_dollars":"0.{price:02}00","no_price_dollars":"0.{100 - price:02}00","count_fp":"{size}","taker_side":"yes",'
-                f'"taker_outcome_side":"yes","taker_book_side":"bid","is_block_trade":false,"ts":{now_ms // 1000},"ts_ms":{now_ms}}},'
-                f'"sending_ts_ms":{now_ms + 3}}}\n'
-            )
+            text = _trade(source, trade_seq, name, price, size, now_ms)
         yield text.encode()
 
 
@@ -90,7 +105,7 @@ def _handshake(connection: socket.socket) -> None:
 
 
 def serve(listener: socket.socket, count: int, rate: float, context: ssl.SSLContext | None, rounds: int) -> None:
-    """Sends `count` frames to each of `rounds` clients in turn; `rate` 0 = as fast as it goes, else one frame a segment."""
+    """Sends `count` frames to each of `rounds` clients in turn; `rate` 0: all at once, else one frame a segment."""
     messages = [websocket_frame(payload) for payload in frames(count)]
     whole = b"".join(messages) if rate == 0 else b""
     for _ in range(rounds):

@@ -2,8 +2,9 @@
 
     python benchmarks/path.py [--messages N] [--rounds N] [--rate R] [--tls] [--peers a,b,c]
 
-The server runs on one core, the client on the other. Each round runs every program once, in turn, so that a machine that
-wanders does so for all; medians over the rounds are compared. `--rate 0` keeps the socket full, else frames are paced.
+The server runs on one core, the client on the other. Each round runs every program once, in turn, so that a machine
+that wanders does so for all; medians over the rounds are compared. `--rate 0` keeps the socket full, else frames are
+paced.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ def build_floor() -> None:
     subprocess.run(command, check=True)
 
 
-def _serve(port: "multiprocessing.Queue[int]", count: int, rate: float, tls: tuple[Path, Path] | None, rounds: int) -> None:
+def _serve(
+    port: multiprocessing.Queue[int], count: int, rate: float, tls: tuple[Path, Path] | None, rounds: int
+) -> None:
     os.sched_setaffinity(0, {0})
     context = None
     if tls is not None:
@@ -82,7 +85,9 @@ def run(peers: list[str], *, count: int, rounds: int, rate: float, tls: bool) ->
     with tempfile.TemporaryDirectory(prefix="ssmd-bench-") as folder:
         pair = certificate(Path(folder)) if tls else None
         port: multiprocessing.Queue[int] = multiprocessing.Queue()
-        server = multiprocessing.Process(target=_serve, args=(port, count, rate, pair, rounds * len(peers)), daemon=True)
+        server = multiprocessing.Process(
+            target=_serve, args=(port, count, rate, pair, rounds * len(peers)), daemon=True
+        )
         server.start()
         url = f"{'wss' if tls else 'ws'}://127.0.0.1:{port.get(timeout=120)}/trade-api/ws/v2"
         environment = {**os.environ, "SSMD_BENCH_CA": str(pair[0]) if pair else ""}
@@ -111,7 +116,9 @@ def report(results: dict[str, list[dict[str, float]]]) -> list[str]:
     for peer, values in cpu.items():
         middle = statistics.median(values)
         speed = statistics.median([r["messages"] / r["wall_s"] for r in results[peer]])
-        lines.append(f"| {peer} | {middle:.2f} ({min(values):.2f} - {max(values):.2f}) | {speed:,.0f} | {middle / ours:.2f} |")
+        lines.append(
+            f"| {peer} | {middle:.2f} ({min(values):.2f} - {max(values):.2f}) | {speed:,.0f} | {middle / ours:.2f} |"
+        )
     return lines
 
 
@@ -125,7 +132,9 @@ def main() -> None:
     options = parser.parse_args()
     build_floor()
     peers = [peer for peer in options.peers.split(",") if not (options.tls and peer == "floor")]
-    print("\n".join(report(run(peers, count=options.messages, rounds=options.rounds, rate=options.rate, tls=options.tls))))
+    print(
+        "\n".join(report(run(peers, count=options.messages, rounds=options.rounds, rate=options.rate, tls=options.tls)))
+    )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 Each function records one connection until it closes and returns how many messages it kept. Run as a child process:
 `python benchmarks/peers.py NAME URL FILE` prints one JSON line with messages, CPU seconds of all threads and wall
-seconds, both counted from after the imports. `floor` is the bare C loop of floor.c (receive, walk frames, stamp, write).
+seconds, both counted from after the imports. `floor` is the bare C loop of floor.c: receive, walk frames, stamp, write.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def picows_bytes(url: str, path: str) -> Callable[[], int]:
     class Listener(picows.WSListener):  # type: ignore[misc]
         def __init__(self) -> None:
             self.count = 0
-            self.file = open(path, "wb", buffering=1 << 18)  # noqa: SIM115
+            self.file = open(path, "wb", buffering=1 << 18)
 
         def on_ws_frame(self, transport: Any, frame: Any) -> None:
             if frame.msg_type == picows.WSMsgType.TEXT:
@@ -59,7 +59,7 @@ def picows_orjson(url: str, path: str) -> Callable[[], int]:
     class Listener(picows.WSListener):  # type: ignore[misc]
         def __init__(self) -> None:
             self.count = 0
-            self.file = open(path, "wb", buffering=1 << 18)  # noqa: SIM115
+            self.file = open(path, "wb", buffering=1 << 18)
 
         def on_ws_frame(self, transport: Any, frame: Any) -> None:
             if frame.msg_type == picows.WSMsgType.TEXT:

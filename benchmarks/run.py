@@ -32,19 +32,22 @@ def touch_memory(share: float = 0.6) -> None:
     A virtual machine gets its memory from the host page by page at the first touch. Whoever touches a page first pays
     for it (up to 1 us a message here), which would be the program that happens to fill fresh page cache.
     """
-    free_kb = next(int(line.split()[1]) for line in Path("/proc/meminfo").read_text().splitlines() if "MemAvailable" in line)
+    memory = Path("/proc/meminfo").read_text().splitlines()
+    free_kb = next(int(line.split()[1]) for line in memory if "MemAvailable" in line)
     size = int(free_kb * share) >> 20 << 20
     code = f"import mmap\nm=mmap.mmap(-1,{size}<<10)\nfor i in range(0,{size}<<10,4096): m[i]=1"
     subprocess.run([sys.executable, "-c", code], check=False)
 
 
 def machine() -> list[str]:
-    cpu = next((line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "?")
+    about = Path("/proc/cpuinfo").read_text().splitlines()
+    cpu = next((line.split(":", 1)[1].strip() for line in about if "model name" in line), "?")
     clock = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")
+    source = clock.read_text().strip() if clock.exists() else "?"
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in PEERS)
     return [
         f"{datetime.date.today().isoformat()}, {cpu}, {os.cpu_count()} CPUs, Linux {platform.release()}, "
-        f"clocksource {clock.read_text().strip() if clock.exists() else '?'}, load {os.getloadavg()[0]:.1f} at the start.",
+        f"clocksource {source}, load {os.getloadavg()[0]:.1f} at the start.",
         f"CPython {platform.python_version()}, {versions}.",
     ]
 
@@ -54,7 +57,9 @@ def ring(rounds: int, count: int) -> list[str]:
     program = ROOT / "build" / "bench-ring"
     program.parent.mkdir(exist_ok=True)
     sources = [str(HERE / "ring.c"), *map(str, RING_SOURCES)]
-    subprocess.run(["cc", "-O3", "-std=gnu11", "-I", str(ROOT / "csrc"), "-o", str(program), *sources, "-pthread"], check=True)
+    subprocess.run(
+        ["cc", "-O3", "-std=gnu11", "-I", str(ROOT / "csrc"), "-o", str(program), *sources, "-pthread"], check=True
+    )
     output = subprocess.run([str(program), str(rounds), str(count)], check=True, capture_output=True, text=True).stdout
     values: dict[str, list[float]] = {}
     for line in output.splitlines():
@@ -68,9 +73,11 @@ def ring(rounds: int, count: int) -> list[str]:
     }
     middle = {name: statistics.median(taken) for name, taken in values.items()}
     rows = ["| | ns (min - max) | ratio |", "|---|---|---|"]
-    for name, against in (("ring", "slots"), ("slots", "slots"), ("tick", "clock_gettime"), ("clock_gettime", "clock_gettime")):
+    compared = (("ring", "slots"), ("slots", "slots"), ("tick", "clock_gettime"), ("clock_gettime", "clock_gettime"))
+    for name, against in compared:
         taken = values[name]
-        rows.append(f"| {names[name]} | {middle[name]:.1f} ({min(taken):.1f} - {max(taken):.1f}) | {middle[name] / middle[against]:.2f} |")
+        span = f"{min(taken):.1f} - {max(taken):.1f}"
+        rows.append(f"| {names[name]} | {middle[name]:.1f} ({span}) | {middle[name] / middle[against]:.2f} |")
     return rows
 
 
@@ -78,7 +85,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", action="store_true", help="a quick look that everything runs; writes no results.md")
     small = parser.parse_args().small
-    lines = ["# Benchmark results", "", "Made by `make bench`. What is measured and how: the head of each file here.", "", *machine()]
+    lines = [
+        "# Benchmark results",
+        "",
+        "Made by `make bench`. What is measured and how: the head of each file here.",
+        "",
+        *machine(),
+    ]
     if not small:
         touch_memory()
     path_bench.build_floor()

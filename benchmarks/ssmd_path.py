@@ -1,7 +1,7 @@
 """ssmd's own path for the benchmark: the real client, decoder, ring and flusher thread, without sign-in helpers around.
 
-Everything between the handshake and the last fsync is what `ssmd run` runs; only the REST look-up, the health server and
-the archiver are left out, which do nothing per message.
+Everything between the handshake and the last fsync is what `ssmd run` runs; only the REST look-up, the health server
+and the archiver are left out, which do nothing per message.
 """
 
 from __future__ import annotations
@@ -53,7 +53,13 @@ class _Recorder:
 
 
 def prepare(
-    url: str, folder: Path, *, normalizer: str = "c", keep_frames: bool = True, nap_us: int = 1000, ring_bytes: int = 1 << 22
+    url: str,
+    folder: Path,
+    *,
+    normalizer: str = "c",
+    keep_frames: bool = True,
+    nap_us: int = 1000,
+    ring_bytes: int = 1 << 22,
 ) -> Callable[[], int]:
     """Opens the journal; the function returned records one connection to its end and gives the messages in files."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,7 +70,9 @@ def prepare(
     environment = parse(text, host.machine(), source="bench", stem="bench")
     store = Store(environment)
     pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-    endpoints = client.Endpoints(url, "", os.environ.get("SSMD_BENCH_CA") or None, None, auth.Credentials("bench", auth.load_key(pem)))
+    endpoints = client.Endpoints(
+        url, "", os.environ.get("SSMD_BENCH_CA") or None, None, auth.Credentials("bench", auth.load_key(pem))
+    )
     plan = planner.ConnectionPlan({"orderbook_delta": ("M",)})
     recording = client.Client("bench", plan, lambda: endpoints, _Recorder(store), environment)
 
