@@ -235,6 +235,7 @@ static int file_make(const char *path, uint64_t capacity, const ssmd_commit *res
 static int read_header(int fd, ssmd_ring_header *header, uint64_t *file_bytes, ssmd_error *error)
 {
     struct stat st;
+    *file_bytes = 0;
     if (fstat(fd, &st) != 0)
         return io_error(error, "stat");
     *file_bytes = (uint64_t)st.st_size;
@@ -310,9 +311,10 @@ static int file_attach(const char *path, uint64_t capacity, int role, int *fd, u
             status = header_check(&header, file_bytes, capacity, error);
         if (status == SSMD_OK)
             status = lock_roles(*fd, role, error);
-        *found = status == SSMD_OK ? header.capacity : 0;
-        if (status == SSMD_OK && path_still_names(path, *fd))
+        if (status == SSMD_OK && path_still_names(path, *fd)) {
+            *found = header.capacity;
             return SSMD_OK;
+        }
         close(*fd);
         if (status != SSMD_OK)
             return status;

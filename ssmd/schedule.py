@@ -40,9 +40,12 @@ def day_table(timezone: str = "UTC", day_start: str = "00:00", *, around_ns: int
     zone = _zone(timezone)
     hour, minute = _clock(day_start)
     middle = (_EPOCH + timedelta(days=around_ns // _DAY_NS)).date()
-    dates = [middle + timedelta(days=n) for n in range(-366, years * 366 + 1)]
-    starts = [_utc_ns(datetime(d.year, d.month, d.day, hour, minute, tzinfo=zone)) for d in dates]
-    return DayTable(tuple(starts), tuple(_yyyymmdd(d) for d in dates))
+    starts: dict[int, int] = {}
+    for n in range(-366, years * 366 + 1):
+        d = middle + timedelta(days=n)
+        # A date that the zone never had (Samoa, 30 December 2011) starts when the next one does, which replaces it.
+        starts[_utc_ns(datetime(d.year, d.month, d.day, hour, minute, tzinfo=zone))] = _yyyymmdd(d)
+    return DayTable(tuple(starts), tuple(starts.values()))
 
 
 def _zone(name: str) -> ZoneInfo:
