@@ -550,31 +550,49 @@ static int make_root(char *path)
     }
 }
 
-/* One flusher to a journal, whatever the rings: two would take each other's segments for their own. */
-static int lock_root(ssmd_flusher *flusher, const char *root, ssmd_error *error)
+/* Takes the lock of the open file, or says who has it. Whose it is stands in it for the error message only. */
+static int lock_file(int fd, ssmd_error *error)
 {
-    char path[SSMD_PATH_BYTES], text[32] = "";
+    char text[32] = "";
+    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    if (fcntl(fd, F_OFD_SETLK, &whole) == 0) {
+        int n = snprintf(text, sizeof(text), "%ld\n", (long)getpid());
+        ssize_t written = ftruncate(fd, 0) == 0 ? pwrite(fd, text, (size_t)n, 0) : 0;
+        (void)written; /* not on a full disk: the lock holds all the same */
+        return SSMD_OK;
+    }
+    if (errno != EAGAIN && errno != EACCES)
+        return io_error(error, SSMD_WHAT_LOCK);
+    ssize_t got = pread(fd, text, sizeof(text) - 1, 0);
+    return ssmd_error_set(error, SSMD_BUSY, 0, got > 0 ? strtoll(text, NULL, 10) : 0, 0,
+                          ssmd_flusher_what_text(SSMD_WHAT_LOCK));
+}
+
+int ssmd_journal_lock(const char *root, int *lock, ssmd_error *error)
+{
+    char path[SSMD_PATH_BYTES];
+    *lock = -1;
     int n = snprintf(path, sizeof(path), "%s", root);
     if (n <= 0 || (size_t)n >= sizeof(path) - sizeof(LOCK_NAME) - 1)
         return ssmd_error_set(error, SSMD_IO, n <= 0 ? EINVAL : ENAMETOOLONG, 0, 0, "data folder");
     if (make_root(path) != 0)
         return io_error(error, SSMD_WHAT_FOLDER);
     memcpy(path + n, "/" LOCK_NAME, sizeof("/" LOCK_NAME));
-    flusher->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
-    if (flusher->lock_fd < 0)
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
+    if (fd < 0)
         return io_error(error, SSMD_WHAT_LOCK);
-    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    if (fcntl(flusher->lock_fd, F_OFD_SETLK, &whole) != 0) {
-        if (errno != EAGAIN && errno != EACCES)
-            return io_error(error, SSMD_WHAT_LOCK);
-        ssize_t got = pread(flusher->lock_fd, text, sizeof(text) - 1, 0);
-        return ssmd_error_set(error, SSMD_BUSY, 0, got > 0 ? strtoll(text, NULL, 10) : 0, 0,
-                              ssmd_flusher_what_text(SSMD_WHAT_LOCK));
-    }
-    n = snprintf(text, sizeof(text), "%ld\n", (long)getpid());
-    if (ftruncate(flusher->lock_fd, 0) != 0 || pwrite(flusher->lock_fd, text, (size_t)n, 0) != n)
-        return io_error(error, SSMD_WHAT_LOCK);
-    return SSMD_OK;
+    int status = lock_file(fd, error);
+    if (status == SSMD_OK)
+        *lock = fd;
+    else
+        close(fd);
+    return status;
+}
+
+void ssmd_journal_unlock(int lock)
+{
+    if (lock >= 0)
+        close(lock);
 }
 
 static int copy_options(ssmd_flusher *flusher, const ssmd_flusher_options *options, ssmd_error *error)
@@ -648,7 +666,7 @@ static int open_parts(ssmd_flusher *flusher, const char *ring_path, const ssmd_f
     if (status == SSMD_OK)
         status = ssmd_ring_attach(ring_path, 0, SSMD_CONSUMER, &flusher->ring, error);
     if (status == SSMD_OK)
-        status = lock_root(flusher, options->root, error);
+        status = ssmd_journal_lock(options->root, &flusher->lock_fd, error);
     if (status != SSMD_OK)
         return status;
     ssmd_ring_status(flusher->ring, &flusher->status);
@@ -700,8 +718,7 @@ void ssmd_flusher_close(ssmd_flusher *flusher)
     if (flusher->segment.ops != NULL)
         ssmd_segment_free(&flusher->segment);
     ssmd_ring_close(flusher->ring);
-    if (flusher->lock_fd >= 0)
-        close(flusher->lock_fd);
+    ssmd_journal_unlock(flusher->lock_fd);
     free(flusher->day_start_ns);
     free(flusher->day);
     free(flusher);

@@ -69,6 +69,11 @@ SSMD_API int ssmd_flusher_open(const char *ring_path, const ssmd_flusher_options
                                ssmd_error *error);
 SSMD_API void ssmd_flusher_close(ssmd_flusher *flusher); /* leaves the files as they are; stops a running thread */
 
+/* One flusher to a journal, whatever the rings: two would take each other's segments for their own. open takes this
+ * lock; who mends the files of a journal without a ring takes it himself. It ends with the process, too. */
+SSMD_API int ssmd_journal_lock(const char *root, int *lock, ssmd_error *error);
+SSMD_API void ssmd_journal_unlock(int lock);
+
 /* One bounded piece of work. SSMD_OK: wrote; SSMD_MORE: wrote, and more is waiting; SSMD_EMPTY: nothing to write;
  * negative: failed, nothing lost, call again later. */
 SSMD_API int ssmd_flusher_step(ssmd_flusher *flusher);

@@ -1,6 +1,7 @@
 """The recording end of a run: ring, writer and flusher of one journal, opened in the order that loses nothing.
 
     ring file there, of this boot     go on with it: the flusher writes what a dead run left, numbers continue
+    of another size than asked for    emptied into the files, then made anew
     ring gone, or of another boot     the segment files decide (ssmd.journal.recover), a new ring starts from them
     files shorter than committed      bytes were lost on disk: the files decide, what the ring still holds goes into a
                                       segment of its own, and the ring is made anew
@@ -11,9 +12,11 @@ the ring and of the journal's folder see to that. Not for: sockets, decoding, wh
 
 from __future__ import annotations
 
+import glob
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +26,19 @@ from ssmd import normalizer, records
 from ssmd.children import Child
 from ssmd.environment import Environment
 from ssmd.errors import DamageError, SsmdError, StorageError, UsageError
-from ssmd.journal.recover import Recovery, recover
+from ssmd.journal.files import replace_file
+from ssmd.journal.recover import Cut, Recovery, recover
 from ssmd.metrics import Reading
 from ssmd.native import clock
-from ssmd.native.failure import MissingError, StaleError
+from ssmd.native.failure import InUseError, MissingError, StaleError
 from ssmd.native.flusher import Flusher, FlusherOptions, FlusherThread, Stop
 from ssmd.native.ring import FlusherState, Resume, Ring, Role
 from ssmd.native.wire import Connection, Writer
 from ssmd.schedule import day_table
 from ssmd.wire import WireConnection
+
+LEFTOVER_FLUSHER_S = 6.0  # a flusher that was asked to end has 5
+RING_NOTE = ".ring"  # in the journal's folder: the path of the ring that was last used with it
 
 
 def flusher_options(environment: Environment, *, forget_segment: bool = False) -> FlusherOptions:
@@ -65,6 +72,8 @@ class Store:
         _make_folders(self._root, self._path.parent)
         self.found = self._prepare()
         self._ring = Ring.open(self._path, environment.ring.size_bytes, role=Role.PRODUCER, create=False)
+        self._note_ring()
+        self._sweep()
         resume = self._ring.resume()
         self._writer = Writer(self._ring, resume.last_number)
         self._last_connection = resume.max_connection
@@ -83,21 +92,41 @@ class Store:
     def _prepare(self) -> Recovery:
         """Brings ring and files to a state that a writer and a flusher can go on from; says where that is."""
         try:
-            with Ring.open(self._path, self._environment.ring.size_bytes, role=Role.PRODUCER, create=False) as ring:
-                resume = ring.resume()
+            with Ring.open(self._path, role=Role.PRODUCER, create=False) as ring:
+                resume, capacity = ring.resume(), ring.capacity
+                lacking = self._what_files_lack(ring)
         except MissingError:
             return self._from_files(Resume())
         except StaleError:
             self._log.warning("the ring is from before the last boot: the files decide what was recorded")
             return self._from_files(Resume())
-        try:
-            Flusher.open(self._path, flusher_options(self._environment)).abandon()
-        except DamageError as error:
-            self._log.error("the files lack bytes that were written to them", reason=str(error))
-            return self._rescue(resume)
+        if lacking:
+            self._log.error("the files lack bytes that were written to them", reason=lacking)
+            return self._rescue(resume, lacking)
+        if capacity != self._environment.ring.size_bytes:
+            self._empty_ring()
+            Ring.create(self._path, self._environment.ring.size_bytes, resume)
         return Recovery(resume.last_number, resume.last_recv_ns, resume.max_connection, resume.clean)
 
+    def _what_files_lack(self, ring: Ring) -> str:
+        """Empty if the files hold all that the ring says they do.
+
+        A killed run's flusher process may still be at work: it writes what the ring holds and ends by itself.
+        """
+        deadline = time.monotonic() + LEFTOVER_FLUSHER_S
+        while True:
+            try:
+                Flusher.open(self._path, flusher_options(self._environment)).abandon()
+                return ""
+            except DamageError as error:
+                return str(error)
+            except InUseError:
+                if not ring.owner(Role.CONSUMER) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+
     def _from_files(self, known: Resume) -> Recovery:
+        self._refuse_other_ring()
         found = recover(self._root)
         for cut in found.cut:
             self._log.error(
@@ -109,17 +138,52 @@ class Store:
             )
         last_number = max(found.last_number, known.last_number)
         max_connection = max(found.max_connection, known.max_connection)
-        resume = Resume(last_number, max(found.last_recv_ns, known.last_recv_ns), max_connection, found.clean)
+        clean = found.clean and known.clean
+        resume = Resume(last_number, max(found.last_recv_ns, known.last_recv_ns), max_connection, clean)
         Ring.create(self._path, self._environment.ring.size_bytes, resume)
-        return Recovery(last_number, resume.last_recv_ns, max_connection, found.clean, found.cut)
+        return Recovery(last_number, resume.last_recv_ns, max_connection, clean, found.cut)
 
-    def _rescue(self, resume: Resume) -> Recovery:
+    def _rescue(self, resume: Resume, lacking: str) -> Recovery:
         """The files were cut behind our back. Nothing that the ring still holds is given up for that."""
-        found = recover(self._root)
-        with Flusher.open(self._path, flusher_options(self._environment, forget_segment=True)) as flusher:
+        cut = recover(self._root).cut or (Cut(self._root, 0, 0, lacking, None),)
+        self._empty_ring(forget_segment=True)
+        again = self._from_files(replace(resume, clean=False))
+        return replace(again, cut=(*cut, *again.cut))
+
+    def _empty_ring(self, *, forget_segment: bool = False) -> None:
+        """All that the ring holds, into sealed files."""
+        with Flusher.open(self._path, flusher_options(self._environment, forget_segment=forget_segment)) as flusher:
             flusher.close(seal=True)
-        again = self._from_files(Resume(resume.last_number, resume.last_recv_ns, resume.max_connection, clean=False))
-        return Recovery(again.last_number, again.last_recv_ns, again.max_connection, False, (*found.cut, *again.cut))
+
+    # The ring that a journal's last records may wait in belongs to it, whatever ring.path an environment names.
+
+    def _refuse_other_ring(self) -> None:
+        try:
+            path = Path((self._root / RING_NOTE).read_text("utf-8").rstrip("\n"))
+            if path == self._path:
+                return
+            Ring.open(path, role=Role.OBSERVER, create=False).close()
+        except (FileNotFoundError, MissingError, StaleError):
+            return
+        raise UsageError(
+            f"storage.path: the last records of the journal {self._root} wait in another ring, {path}",
+            hint=f"Run once with --set ring.path={path}, or remove that file to do without them.",
+        )
+
+    def _note_ring(self) -> None:
+        note, text = self._root / RING_NOTE, f"{self._path}\n".encode()
+        try:
+            if not note.exists() or note.read_bytes() != text:
+                replace_file(note, text)
+        except OSError as error:
+            raise StorageError(f"{note}: cannot be written: {error.strerror}", hint="Free space first.") from error
+
+    def _sweep(self) -> None:
+        """Rings half made by runs that were killed in that instant: {ring}.{pid}.{count}.new"""
+        for path in self._path.parent.glob(f"{glob.escape(self._path.name)}.*.new"):
+            pid = path.name.removeprefix(self._path.name).split(".")[1]
+            if not Path("/proc", pid).exists():
+                path.unlink(missing_ok=True)
 
     # ---- recording -------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,8 @@ int ssmd_segment_path(const char *root, uint32_t day, int64_t start_ns, uint64_t
                       size_t size);
 int ssmd_flusher_open(const char *ring_path, const ssmd_flusher_options *options, ssmd_flusher **flusher,
                       ssmd_error *error);
+int ssmd_journal_lock(const char *root, int *lock, ssmd_error *error);
+void ssmd_journal_unlock(int lock);
 void ssmd_flusher_close(ssmd_flusher *flusher);
 int ssmd_flusher_step(ssmd_flusher *flusher);
 int ssmd_flusher_drain(ssmd_flusher *flusher);

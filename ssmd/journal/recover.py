@@ -31,6 +31,7 @@ from ssmd.errors import StorageError
 from ssmd.journal.files import replace_file, sync_folder
 from ssmd.journal.paths import CUT, SEALED, Segment, State, find
 from ssmd.journal.reader import SegmentReader
+from ssmd.native.flusher import journal_lock
 from ssmd.native.walk import Mark, crc32c
 
 SMALLEST_RECORD_BYTES = 104  # framing, root pointer, Record, and a body of one word
@@ -62,15 +63,17 @@ class Recovery:
 def recover(root: Path, *, step: Callable[[str], None] = lambda name: None) -> Recovery:
     """Seals what a crash left open in the journal at `root` (a feed's folder) and says where to go on.
 
-    No flusher may be alive on it. Running it again changes nothing. `step` is called before each change to the disk
-    with its name (tests stop there). StorageError when the disk refuses.
+    Running it again changes nothing. `step` is called before each change to the disk with its name (tests stop there).
+    InUseError while a flusher is alive on it, whatever its ring; StorageError when the disk refuses.
     """
-    segments = find([root], must_exist=False)
+    if not root.is_dir():
+        return Recovery()
     cut: list[Cut] = []
     try:
-        for segment in segments:
-            if segment.state == State.OPEN:
-                cut += _seal(segment, step)
+        with journal_lock(root):
+            for segment in find([root]):
+                if segment.state == State.OPEN:
+                    cut += _seal(segment, step)
     except OSError as error:
         raise StorageError(f"{root}: cannot be recovered: {error}", hint="free space or mend the disk first") from error
     mark, damaged = _last_mark(find([root], must_exist=False))

@@ -65,7 +65,7 @@ def failure(status: int, error: Any, path: str) -> SsmdError:
         case s if s == BUSY:
             owner = f"process {value}" if value else "another process"
             return InUseError(
-                f"{path}: in use: {owner} is its {what}",
+                f"{path}: in use: {owner} is its {what.removesuffix(' of the data folder')}",
                 pid=value,
                 hint="Stop that process first, or give this one a ring and a data folder of its own.",
             )
@@ -79,7 +79,9 @@ def failure(status: int, error: Any, path: str) -> SsmdError:
         case s if s == BAD_SIZE:
             return UsageError(
                 f"{path}: wrong {what}: found {value} bytes, expected {expected}",
-                hint="Use the size that the ring has, or drain and remove the ring first.",
+                hint="Use the size that the ring has, or drain and remove the ring first."
+                if what == "capacity"
+                else "The file was cut short: remove it. The journal's files say where to go on, and what is missing.",
             )
         case s if s == STALE:
             return StaleError(

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from types import TracebackType
@@ -62,6 +63,19 @@ def segment_path(
     if lib.ssmd_segment_path(os.fsencode(root), day, start_ns, first_number, int(form), path, 4096) != OK:
         raise ValueError(f"no segment name for day {day} in {os.fspath(root)}")
     return os.fsdecode(ffi.string(path))
+
+
+@contextmanager
+def journal_lock(root: str | os.PathLike[str]) -> Iterator[None]:
+    """The right to change the files of the journal at `root`, which a flusher has too. Raises InUseError."""
+    lock, error = ffi.new("int *"), new_error()
+    status = lib.ssmd_journal_lock(os.fsencode(root), lock, error)
+    if status != OK:
+        raise failure(status, error, os.fspath(root))
+    try:
+        yield
+    finally:
+        lib.ssmd_journal_unlock(lock[0])
 
 
 class Flusher:
