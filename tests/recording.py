@@ -314,9 +314,12 @@ class Recorder:
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Asks it to end; returns the exit code."""
+        self.send(number)
+        return self.wait()
+
+    def send(self, number: int) -> None:
         assert self.process is not None
         self.process.send_signal(number)
-        return self.wait()
 
     def wait(self, timeout_s: float = DEADLINE_S) -> int:
         assert self.process is not None

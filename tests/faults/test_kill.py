@@ -6,7 +6,9 @@ ring's file itself; at the end the files must hold every one of those records, a
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -19,17 +21,36 @@ from crash import (
     assert_outages_are_told,
     assert_stored,
     held_in_ring,
-    helper,
     kill_nine,
     ring_path,
     stored_records,
     wait_helper,
 )
-from recording import Recorder, assert_numbers_have_no_hole, environment_file, events, read_lines, verify, wait_until
+from recording import (
+    Recorder,
+    assert_numbers_have_no_hole,
+    environment_file,
+    events,
+    read_lines,
+    segment_files,
+    verify,
+    wait_until,
+)
 
 from ssmd.simulator.process import SimulatorProcess
 
-VICTIMS = ("connector", "flusher", "both", "connector with thread", "archiver")
+# What is killed, or when. Every run ends by a kill of the recorder in any case.
+PLANS = (
+    "connector",  # its flusher process is told by the kernel, and ends by itself
+    "connector and thread",  # with the flusher as its thread
+    "flusher",
+    "connector and flusher",
+    "archiver",
+    "start",
+    "stop",
+    "rotation",
+)
+WITH_THREAD = ("connector and thread", "stop", "rotation")
 
 
 @dataclass
@@ -42,32 +63,42 @@ class Campaign:
     held: dict[int, bytes] = field(default_factory=dict)
     kills: Counter[str] = field(default_factory=Counter)
 
-    def cycle(self, victim: str) -> None:
-        """Starts a run, kills the victim at a random instant, and ends the run by a kill in any case."""
+    def cycle(self, plan: str) -> None:
+        """One run: starts, kills as planned at a random instant, and notes what the ring held then."""
         recorder, chance = self.recorder, self.chance
-        mode = "thread" if victim == "connector with thread" else "process"
+        mode = "thread" if plan in WITH_THREAD or (plan == "start" and chance.random() < 0.5) else "process"
         nap_us = chance.choice([100, 1000, 50_000, 300_000])  # how much waits in the ring: from nothing to a lot
         recorder.arguments = ("--set", f"flusher.mode={mode}", "--set", f"flusher.nap_us={nap_us}")
         recorder.start()
-        if chance.random() < 0.7:
-            self.wait_log("subscribed")
-            time.sleep(chance.uniform(0, 0.4))
-        else:  # somewhere in the start
+        self.kills[plan] += 1
+        if plan == "start":
             self.wait_log("health")
             time.sleep(chance.uniform(0, 0.3))
-        self.kills[victim] += 1
-        if victim in ("flusher", "archiver") and (pid := helper(recorder, victim)) is not None:
-            kill_nine(pid)
-            wait_helper(recorder, victim, other_than=pid)  # it is started again
+        else:
+            self.wait_log("subscribed")
             time.sleep(chance.uniform(0, 0.4))
-            self.kills["connector"] += 1
-        flusher = helper(recorder, "flusher") if victim == "both" else None
+        if plan == "stop":
+            recorder.send(signal.SIGTERM)
+            time.sleep(chance.uniform(0, 0.3))
+        if plan == "rotation":
+            self.wait_rotation()
+        if plan in ("flusher", "archiver"):
+            pid = wait_helper(recorder, plan)
+            kill_nine(pid)
+            wait_helper(recorder, plan, other_than=pid)  # it is started again
+            time.sleep(chance.uniform(0, 0.4))
+        flusher = wait_helper(recorder, "flusher") if plan == "connector and flusher" else None
         if flusher is not None and chance.random() < 0.5:
             kill_nine(flusher)
         recorder.kill()
         if flusher is not None:
             kill_nine(flusher)
         self.held |= held_in_ring(self.ring)
+
+    def wait_rotation(self) -> None:
+        """Until a segment is there that was not: the one before was sealed a moment ago."""
+        before = segment_files(self.recorder.data)[-1]
+        wait_until(lambda: segment_files(self.recorder.data)[-1].name != before.name, what="a rotation")
 
     def wait_log(self, word: str) -> None:
         recorder = self.recorder
@@ -82,7 +113,7 @@ def campaign(tmp_path: Path, exchange: SimulatorProcess, seed: int) -> Campaign:
         ring__path=str(ring),
         ring__size_bytes=1024 * 1024,
         max_frame_bytes=128 * 1024,
-        flusher__rotate_bytes=256 * 1024,
+        flusher__rotate_bytes=128 * 1024,
     )
     return Campaign(Recorder(environment, exchange), random.Random(seed), ring)
 
@@ -120,11 +151,11 @@ def judge(run: Campaign, exchange: SimulatorProcess) -> dict[str, object]:
 
 
 def test_kills_at_random_instants_lose_nothing_that_the_ring_held(tmp_path: Path) -> None:
-    """Two kills of each kind: connector, flusher, both, connector with its flusher thread, archiver."""
+    """One of each plan."""
     with SimulatorProcess("--rate", "3000", "--markets", "5") as exchange:
         run = campaign(tmp_path, exchange, seed=7)
-        for victim in VICTIMS * 2:
-            run.cycle(victim)
+        for plan in PLANS:
+            run.cycle(plan)
         assert judge(run, exchange)["frames"]
 
 
@@ -133,5 +164,41 @@ def test_two_hundred_kills_lose_nothing_that_the_ring_held(tmp_path: Path) -> No
     with SimulatorProcess("--rate", "3000", "--markets", "5") as exchange:
         run = campaign(tmp_path, exchange, seed=2026)
         while run.kills.total() < 200:
-            run.cycle(run.chance.choice(VICTIMS))
+            run.cycle(run.chance.choice(PLANS))
         print(judge(run, exchange))
+
+
+def test_a_restart_waits_for_the_flusher_that_a_killed_run_left(tmp_path: Path) -> None:
+    """The flusher of a killed recorder may still be writing: the next run lets it end, then goes on."""
+    with SimulatorProcess("--rate", "1000", "--markets", "3") as exchange:
+        environment = environment_file(tmp_path, exchange, flusher__mode="process", ring__path=str(ring_path(tmp_path)))
+        with Recorder(environment, exchange) as recorder:
+            recorder.wait_frames(100)
+            flusher = wait_helper(recorder, "flusher")
+            os.kill(flusher, signal.SIGSTOP)
+            recorder.kill()
+            held = held_in_ring(ring_path(tmp_path))
+            recorder.start()
+            recorder.health_address()  # it is about to open the ring
+            os.kill(flusher, signal.SIGCONT)
+            recorder.wait_live()
+            assert recorder.stop() == 0
+        assert_stored(held, stored_records(recorder.data))
+        lines = read_lines(recorder.data)
+        assert_numbers_have_no_hole(lines)
+        assert assert_outages_are_told(lines) == 1
+
+
+def test_work_that_a_dead_flusher_left_at_the_end_is_done_by_the_recorder(tmp_path: Path) -> None:
+    """Killed together with the request to stop, so that nobody starts it again: all is sealed, exit 0, no ring."""
+    with SimulatorProcess("--rate", "1000", "--markets", "3") as exchange:
+        environment = environment_file(
+            tmp_path, exchange, flusher__mode="process", flusher__nap_us=300_000, ring__path=str(ring_path(tmp_path))
+        )
+        with Recorder(environment, exchange) as recorder:
+            recorder.wait_frames(100)
+            kill_nine(wait_helper(recorder, "flusher"))
+            assert recorder.stop() == 0, recorder.log
+        assert not ring_path(tmp_path).exists()
+        assert len(stored_records(recorder.data)) > 100
+        assert verify(recorder.data)[0] == 0
