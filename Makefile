@@ -12,7 +12,7 @@ C_SOURCES := $(wildcard csrc/*.c)
 C_HEADERS := $(wildcard csrc/*.h)
 C_DECLARATIONS := $(wildcard csrc/cdef/*.h) csrc/build_ffi.py
 C_OBJECTS := $(C_SOURCES:csrc/%.c=build/lib/%.o)
-C_FORMATTED := $(sort $(C_SOURCES) $(C_HEADERS) $(wildcard csrc/tests/*.[ch] csrc/fuzz/*.[ch] benchmarks/*.[ch]))
+C_FORMATTED := $(sort $(C_SOURCES) $(C_HEADERS) $(wildcard csrc/tests/*.[ch] benchmarks/*.[ch]))
 LIB_CFLAGS := -std=gnu11 -O3 -fPIC -fvisibility=hidden -fno-semantic-interposition -pthread -Wall -Wextra
 STRICT_CFLAGS := -std=gnu11 -O2 -Icsrc -pthread -Wall -Wextra -Wconversion -Wshadow -Werror
 PY_FOLDERS := $(wildcard ssmd tests benchmarks csrc/build_ffi.py setup.py)

@@ -1,10 +1,10 @@
 /* ring.c - what a push costs, and what a stamp costs.
  *
- * The same producer pushes records of 256 bytes into our ring (file on tmpfs, variable-length records) and into the queue
- * that everybody writes first (1024 slots of 4 KiB, a shared head and tail). The same consumer policy for both: take
- * what is there, touch every record, give it back, nap 50 us when there is nothing. Rounds alternate; each line is one
- * round: name, ns a push (wall of the producer), pushes that found the queue full.
- * Second part: ns of one CPU-tick stamp and of one clock_gettime(CLOCK_REALTIME).
+ * The same producer pushes records of 256 bytes into our ring (file on tmpfs, variable-length records) and into the
+ * queue that everybody writes first (1024 slots of 4 KiB, a shared head and tail). The same consumer policy for both:
+ * take what is there, touch every record, give it back, nap 50 us when there is nothing. Rounds alternate; each line is
+ * one round: name, ns a push (wall of the producer), pushes that found the queue full. Second part: ns of one CPU-tick
+ * stamp and of one clock_gettime(CLOCK_REALTIME).
  */
 #include <pthread.h>
 #include <stdatomic.h>
