@@ -20,6 +20,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -33,6 +34,7 @@
 #define FILE_MODE 0640
 #define ATTACH_ATTEMPTS 16
 #define LOAD_ATTEMPTS 1000
+#define PREFAULT_OVER_END (256u * 1024u)
 #define POPULATE_WRITE 23 /* MADV_POPULATE_WRITE, Linux 5.14; older headers lack the name */
 #define BODY_STOPPED 5    /* ConnectionEvent.What.stopped */
 
@@ -331,26 +333,107 @@ static void prefault(uint8_t *at, uint64_t n)
         __atomic_fetch_add(at + i, 0, __ATOMIC_RELAXED);
 }
 
+/* Producer and consumer in one process share one mapping of the file: half the page tables, half the resident size.
+ * Entries are told apart by device and inode and live until their last user closes. Opening and closing only. */
+typedef struct shared_map {
+    struct shared_map *next;
+    uint8_t *at;
+    uint64_t bytes;
+    dev_t device;
+    ino_t inode;
+    unsigned users;
+} shared_map;
+
+static pthread_mutex_t maps_lock = PTHREAD_MUTEX_INITIALIZER;
+static shared_map *maps;
+
 /* | header | data | the same data again |, reserved as one range first so that nothing else can get in between. */
-static int map(ssmd_ring *ring, ssmd_error *error)
+static int map_file(int fd, uint64_t capacity, int protection, uint8_t **result, ssmd_error *error)
 {
-    uint64_t once = SSMD_RING_HEADER_BYTES + ring->capacity;
-    int protection = ring->role == SSMD_OBSERVER ? PROT_READ : PROT_READ | PROT_WRITE;
-    uint8_t *at = mmap(NULL, once + ring->capacity, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    uint64_t once = SSMD_RING_HEADER_BYTES + capacity;
+    uint8_t *at = mmap(NULL, once + capacity, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (at == MAP_FAILED)
         return io_error(error, "mmap");
-    if (mmap(at, once, protection, MAP_SHARED | MAP_FIXED, ring->fd, 0) == MAP_FAILED ||
-        mmap(at + once, ring->capacity, protection, MAP_SHARED | MAP_FIXED, ring->fd, SSMD_RING_HEADER_BYTES) ==
-            MAP_FAILED) {
+    if (mmap(at, once, protection, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED ||
+        mmap(at + once, capacity, protection, MAP_SHARED | MAP_FIXED, fd, SSMD_RING_HEADER_BYTES) == MAP_FAILED) {
         int status = io_error(error, "mmap");
-        munmap(at, once + ring->capacity);
+        munmap(at, once + capacity);
         return status;
     }
-    if (ring->role != SSMD_OBSERVER)
-        prefault(at, once + ring->capacity);
-    ring->header = (ssmd_ring_header *)(void *)at;
-    ring->data = at + SSMD_RING_HEADER_BYTES;
+    *result = at;
     return SSMD_OK;
+}
+
+static int map_shared(int fd, uint64_t capacity, uint8_t **result, ssmd_error *error)
+{
+    struct stat st;
+    if (fstat(fd, &st) != 0)
+        return io_error(error, "stat");
+    for (shared_map *known = maps; known != NULL; known = known->next) {
+        if (known->device == st.st_dev && known->inode == st.st_ino) {
+            known->users++;
+            *result = known->at;
+            return SSMD_OK;
+        }
+    }
+    shared_map *made = calloc(1, sizeof(*made));
+    if (made == NULL)
+        return ssmd_error_set(error, SSMD_NO_MEMORY, 0, sizeof(*made), 0, "mapping");
+    int status = map_file(fd, capacity, PROT_READ | PROT_WRITE, &made->at, error);
+    if (status != SSMD_OK) {
+        free(made);
+        return status;
+    }
+    made->bytes = SSMD_RING_HEADER_BYTES + 2 * capacity;
+    made->device = st.st_dev;
+    made->inode = st.st_ino;
+    made->users = 1;
+    made->next = maps;
+    maps = made;
+    /* The second copy serves only what runs over the end: records of an ordinary size are spared their first touch. */
+    prefault(made->at,
+             SSMD_RING_HEADER_BYTES + capacity + (capacity < PREFAULT_OVER_END ? capacity : PREFAULT_OVER_END));
+    *result = made->at;
+    return SSMD_OK;
+}
+
+static int map(ssmd_ring *ring, ssmd_error *error)
+{
+    uint8_t *at = NULL;
+    int status;
+    if (ring->role == SSMD_OBSERVER) {
+        status = map_file(ring->fd, ring->capacity, PROT_READ, &at, error);
+    } else {
+        pthread_mutex_lock(&maps_lock);
+        status = map_shared(ring->fd, ring->capacity, &at, error);
+        pthread_mutex_unlock(&maps_lock);
+    }
+    if (status == SSMD_OK) {
+        ring->header = (ssmd_ring_header *)(void *)at;
+        ring->data = at + SSMD_RING_HEADER_BYTES;
+    }
+    return status;
+}
+
+static void unmap(ssmd_ring *ring)
+{
+    if (ring->role == SSMD_OBSERVER) {
+        munmap(ring->header, SSMD_RING_HEADER_BYTES + 2 * ring->capacity);
+        return;
+    }
+    pthread_mutex_lock(&maps_lock);
+    for (shared_map **link = &maps; *link != NULL; link = &(*link)->next) {
+        shared_map *known = *link;
+        if (known->at == (uint8_t *)(void *)ring->header) {
+            if (--known->users == 0) {
+                *link = known->next;
+                munmap(known->at, known->bytes);
+                free(known);
+            }
+            break;
+        }
+    }
+    pthread_mutex_unlock(&maps_lock);
 }
 
 static void own(ssmd_ring_owner_line *line)
@@ -431,7 +514,7 @@ void ssmd_ring_close(ssmd_ring *ring)
     if (ring == NULL)
         return;
     if (ring->header != NULL)
-        munmap(ring->header, SSMD_RING_HEADER_BYTES + 2 * ring->capacity);
+        unmap(ring);
     close(ring->fd); /* the roles end here */
     free(ring);
 }

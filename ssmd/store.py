@@ -22,7 +22,7 @@ from typing import Any
 
 import structlog
 
-from ssmd import normalizer, records
+from ssmd import records
 from ssmd.children import Child
 from ssmd.environment import Environment
 from ssmd.errors import DamageError, SsmdError, StorageError, UsageError
@@ -195,6 +195,8 @@ class Store:
         environment = self._environment
         keep_frames, yes_price = environment.flusher.keep_frames, environment.connector.use_yes_price
         if environment.normalizer == "python":
+            from ssmd import normalizer  # 2.5 MB that the C path does without
+
             plain = normalizer.Connection(
                 self._writer,
                 connection=connection,
