@@ -85,7 +85,6 @@ DOORS: dict[str, tuple[str, ...]] = {
     "pydantic": ("ssmd.environment",),
     "pydantic_core": ("ssmd.environment",),
     "requests": ("ssmd.kalshi.rest",),
-    "rich": ("ssmd.cli",),
     "structlog": (
         "ssmd.cli",
         "ssmd.connector",

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shutil
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TextIO
 
 import gevent
 import gevent.monkey
 import structlog
-from rich.console import Console
-from rich.live import Live
-from rich.text import Text
 
 from ssmd import host
 from ssmd.cli import options
@@ -27,6 +25,7 @@ from ssmd.errors import SsmdError
 from ssmd.status import Snapshot, live_line, summary
 
 LINE_EVERY_S = 0.5
+CLEAR_LINE = "\r\x1b[K"
 REPORT_EVERY_S = 60.0
 
 
@@ -49,13 +48,13 @@ def main(arguments: Sequence[str]) -> int:
         raise SsmdError("ssmd run must be started as `python -m ssmd run`: gevent's patches are missing")
     asked = parser().parse_args(list(arguments))
     environment = options.load(asked)
-    terminal = sys.stderr.isatty()
-    configure_log(terminal)
+    screen = Screen(sys.stderr) if sys.stderr.isatty() else None
+    configure_log(screen or sys.stderr, terminal=screen is not None)
     connector = Connector(
         environment, host.secret_reader(environment), environment_arguments=options.as_arguments(asked)
     )
     install_signals(connector)
-    showing = gevent.spawn(_show_line if terminal else _report, connector)
+    showing = gevent.spawn(_show_line, connector, screen) if screen else gevent.spawn(_report, connector)
     try:
         return connector.run(asked.duration)
     finally:
@@ -67,36 +66,56 @@ def main(arguments: Sequence[str]) -> int:
             )
 
 
-def configure_log(terminal: bool) -> None:
-    """JSON lines for programs, coloured ones for people; both on standard error."""
-    renderer: Any = structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
+class Screen:
+    """A terminal with one live line at its end: what is printed goes above it. Offers what a log writes to."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._line = ""
+
+    def write(self, text: str) -> int:
+        self._stream.write(CLEAR_LINE + text + (self._line if text.endswith("\n") else ""))
+        return len(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def show(self, line: str) -> None:
+        """Puts another line in the place of the live one, cut to the width of the terminal."""
+        self._line = line[: shutil.get_terminal_size().columns - 1]
+        self._stream.write(CLEAR_LINE + self._line)
+        self._stream.flush()
+
+
+def configure_log(stream: TextIO | Screen, *, terminal: bool) -> None:
+    """Coloured lines for people, JSON lines for programs."""
+    renderer: Any = structlog.processors.JSONRenderer()
+    if terminal:
+        renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
+            *([] if terminal else [structlog.processors.format_exc_info]),
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(stream),  # type: ignore[arg-type]
         cache_logger_on_first_use=False,
     )
 
 
-def _show_line(connector: Connector) -> None:
-    console = Console(stderr=True)
+def _show_line(connector: Connector, screen: Screen) -> None:
     before = connector.snapshot()
-    with Live(Text(""), console=console, auto_refresh=False, transient=True, redirect_stderr=True) as live:
-        structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-        try:
-            while True:
-                gevent.sleep(LINE_EVERY_S)
-                now = connector.snapshot()
-                live.update(Text(live_line(now, before), overflow="ellipsis", no_wrap=True), refresh=True)
-                before = now
-        finally:
-            structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.__stderr__))
+    try:
+        while True:
+            gevent.sleep(LINE_EVERY_S)
+            now = connector.snapshot()
+            screen.show(live_line(now, before))
+            before = now
+    finally:
+        screen.show("")
 
 
 def _report(connector: Connector) -> None:

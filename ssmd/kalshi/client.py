@@ -157,6 +157,20 @@ def session_settings(environment: Environment) -> protocol.Settings:
     )
 
 
+def _compact(resolved: planner.Resolved) -> planner.Resolved:
+    """The same tickers in memory of their own: those that came out of megabytes of JSON would keep its pages alive."""
+
+    def fresh(tickers: Iterable[str]) -> tuple[str, ...]:
+        joined = "\n".join(tickers)
+        return tuple(joined.split("\n")) if joined else ()
+
+    return planner.Resolved(
+        series={name: fresh(tickers) for name, tickers in resolved.series.items()},
+        events={name: fresh(tickers) for name, tickers in resolved.events.items()},
+        open_markets=None if resolved.open_markets is None else fresh(resolved.open_markets),
+    )
+
+
 def _nothing() -> int:
     return 0
 
@@ -588,7 +602,7 @@ class Exchange:
             proxy=endpoints.proxy,
             warn=self._log.warning,
         ) as client:
-            return client.resolve(needs)
+            return _compact(client.resolve(needs))
 
     def _from_environment(self) -> Endpoints:
         exchange = self._environment.exchange
