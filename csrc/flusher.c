@@ -5,12 +5,13 @@
  *
  *   new segment   commit its name, then create the file: a file that a commit names is ours to cut
  *   span          write, commit, release
- *   sync          write checkpoint, fdatasync, commit: an uncommitted checkpoint is cut and written again
- *   seal          write final checkpoint, fdatasync, rename, sync folder, commit: a committed segment that has only
- *                 its sealed name is done
+ *   sync          write checkpoint, fdatasync, commit: of an uncommitted checkpoint the rest is done again
+ *   seal          write final checkpoint, fdatasync, rename, sync folder, commit: likewise; a committed segment that
+ *                 has only its sealed name is done
  *
- * Order within a step: a sync that is due, then a span, then the seal of a period that is over. So a failing sync
- * stops the writing (nothing is piled on bytes that may be lost) and a failing write does not stop the sync.
+ * Order within a step: a sync that is due, then a span, then the seal of a period that is over. What fails is repeated
+ * before anything else: nothing is piled on bytes that a failed sync may have lost, and where a failed write may have
+ * left whole records (somebody may have read them) the same records come again.
  */
 #define _GNU_SOURCE
 #include "flusher.h"
@@ -49,7 +50,8 @@ struct ssmd_flusher {
     int64_t segment_end_ns;    /* a record received at or after this belongs to another segment */
     int64_t unsynced_since_ns; /* monotonic, of the first byte since the last sync */
     bool unsynced;
-    bool sync_failed; /* nothing is written before a sync succeeds */
+    bool sync_failed;  /* nothing is written before a sync succeeds */
+    bool write_failed; /* records may stand beyond offset, and only they may stand there: no checkpoint now */
 
     ssmd_segment_fault fault; /* of the last step */
     ssmd_flusher_status status;
@@ -141,7 +143,7 @@ static void commit(ssmd_flusher *flusher)
 
 /* ---- sync and seal -------------------------------------------------------------------------- */
 
-static ssmd_segment_mark checkpoint_now(const ssmd_flusher *flusher, bool final)
+static ssmd_segment_mark mark_now(const ssmd_flusher *flusher, bool final)
 {
     return (ssmd_segment_mark){flusher->commit.last_number, flusher->commit.last_recv_ns,
                                flusher->commit.max_connection, final};
@@ -160,9 +162,9 @@ static void count_sync(ssmd_flusher *flusher, int64_t began_ns)
 
 static int sync_now(ssmd_flusher *flusher)
 {
-    ssmd_segment_mark checkpoint = checkpoint_now(flusher, false);
+    ssmd_segment_mark mark = mark_now(flusher, false);
     int64_t began_ns = monotonic_ns(flusher);
-    int status = ssmd_segment_sync(&flusher->segment, &checkpoint, &flusher->fault);
+    int status = ssmd_segment_sync(&flusher->segment, &mark, &flusher->fault);
     flusher->sync_failed = status != SSMD_OK;
     if (status != SSMD_OK)
         return status;
@@ -174,9 +176,9 @@ static int sync_now(ssmd_flusher *flusher)
 
 static int seal_now(ssmd_flusher *flusher)
 {
-    ssmd_segment_mark checkpoint = checkpoint_now(flusher, true);
+    ssmd_segment_mark mark = mark_now(flusher, true);
     int64_t began_ns = monotonic_ns(flusher);
-    int status = ssmd_segment_seal(&flusher->segment, &checkpoint, &flusher->fault);
+    int status = ssmd_segment_seal(&flusher->segment, &mark, &flusher->fault);
     if (status != SSMD_OK)
         return status;
     passed(flusher, SSMD_POINT_SEALED);
@@ -189,7 +191,7 @@ static int seal_now(ssmd_flusher *flusher)
 
 static bool sync_is_due(const ssmd_flusher *flusher)
 {
-    if (!flusher->unsynced)
+    if (!flusher->unsynced || flusher->write_failed)
         return false;
     uint64_t bytes = flusher->segment.offset - flusher->segment.checkpoint_offset;
     int64_t age_ns = monotonic_ns(flusher) - flusher->unsynced_since_ns;
@@ -274,6 +276,7 @@ static int rotate(ssmd_flusher *flusher, const uint8_t *record)
 static int write_span(ssmd_flusher *flusher, const uint8_t *at, const span *found)
 {
     int status = ssmd_segment_append(&flusher->segment, at, found->bytes, found->records, &flusher->fault);
+    flusher->write_failed = status != SSMD_OK;
     if (status != SSMD_OK)
         return status;
     const uint8_t *last = at + found->last;
@@ -325,7 +328,7 @@ static int move(ssmd_flusher *flusher)
 static int work(ssmd_flusher *flusher)
 {
     int status = SSMD_OK;
-    if (flusher->segment.renamed) /* a seal that failed after its rename: nothing else may touch that file */
+    if (flusher->segment.sealing) /* a seal that failed on its way: nothing else may follow in that file */
         status = seal_now(flusher);
     else if (sync_is_due(flusher))
         status = sync_now(flusher);
@@ -377,13 +380,21 @@ int ssmd_flusher_drain(ssmd_flusher *flusher)
     return status == SSMD_EMPTY ? SSMD_OK : status;
 }
 
+static int finish(ssmd_flusher *flusher, bool seal)
+{
+    if (flusher->sync_failed) { /* its checkpoint may stand in the file, and is to stay there */
+        int status = sync_now(flusher);
+        if (status != SSMD_OK)
+            return status;
+    }
+    if (flusher->segment.sealing || (seal && flusher->segment.offset > 0))
+        return seal_now(flusher);
+    return flusher->unsynced ? sync_now(flusher) : SSMD_OK;
+}
+
 int ssmd_flusher_finish(ssmd_flusher *flusher, bool seal)
 {
-    int status = SSMD_OK;
-    if (flusher->segment.renamed || (seal && flusher->segment.offset > 0))
-        status = seal_now(flusher);
-    else if (flusher->unsynced)
-        status = sync_now(flusher);
+    int status = finish(flusher, seal);
     report(flusher, status);
     return status;
 }
@@ -641,13 +652,13 @@ static int recover(ssmd_flusher *flusher, ssmd_error *error)
         segment->records = flusher->commit.segment_records;
         segment->checkpoint_offset = flusher->commit.checkpoint_offset;
         segment->crc32c = flusher->commit.crc32c;
-        int status = ssmd_segment_reopen(segment, &flusher->fault);
+        ssmd_segment_mark mark = mark_now(flusher, false);
+        int status = ssmd_segment_reopen(segment, &mark, &flusher->fault);
         if (status < 0)
             return open_error(error, &flusher->fault);
-        if (status == SSMD_EMPTY) { /* sealed: all of it is on the disk */
+        flusher->status.segments_sealed += status == SSMD_EMPTY;
+        if (segment->offset == segment->checkpoint_offset) /* sealed, or synced to its end: all is on the disk */
             flusher->commit.durable_number = flusher->commit.last_number;
-            flusher->status.segments_sealed++;
-        }
     } else {
         segment->day = 0;
     }

@@ -393,7 +393,7 @@ static void forget(ssmd_segment *segment)
     segment->first_number = segment->offset = segment->records = segment->checkpoint_offset = 0;
     segment->start_ns = 0;
     segment->day = segment->crc32c = 0;
-    segment->overhang = segment->suspect = segment->folder_dirty = segment->renamed = false;
+    segment->overhang = segment->suspect = segment->folder_dirty = segment->sealing = segment->renamed = false;
 }
 
 int ssmd_segment_init(ssmd_segment *segment, const char *root, const ssmd_file_ops *ops)
@@ -468,7 +468,36 @@ static int reopen_missing(ssmd_segment *segment, ssmd_segment_fault *fault)
     return SSMD_EMPTY;
 }
 
-int ssmd_segment_reopen(ssmd_segment *segment, ssmd_segment_fault *fault)
+/* Does exactly this checkpoint stand beyond offset? */
+static bool ends_with(ssmd_segment *segment, const ssmd_segment_mark *mark, ssmd_segment_fault *fault)
+{
+    uint8_t found[SSMD_CHECKPOINT_BYTES], wanted[SSMD_CHECKPOINT_BYTES];
+    checkpoint_encode(segment, mark, wanted);
+    return read_all(segment, found, sizeof(found), segment->offset, fault) == SSMD_OK &&
+           memcmp(found, wanted, sizeof(found)) == 0;
+}
+
+/* The open file is there, and its committed bytes are good; `size` says what stands beyond them. */
+static int reopen_rest(ssmd_segment *segment, int64_t size, const ssmd_segment_mark *mark, ssmd_segment_fault *fault)
+{
+    segment->overhang = size > (int64_t)segment->offset;
+    if (size == (int64_t)(segment->offset + SSMD_CHECKPOINT_BYTES)) {
+        ssmd_segment_mark last = *mark;
+        last.final = false;
+        segment->overhang = false; /* either is written again in place */
+        if (ends_with(segment, &last, fault))
+            return ssmd_segment_sync(segment, &last, fault);
+        last.final = true;
+        if (ends_with(segment, &last, fault)) {
+            int status = ssmd_segment_seal(segment, &last, fault);
+            return status == SSMD_OK ? SSMD_EMPTY : status;
+        }
+        segment->overhang = true;
+    }
+    return settle(segment, fault);
+}
+
+int ssmd_segment_reopen(ssmd_segment *segment, const ssmd_segment_mark *mark, ssmd_segment_fault *fault)
 {
     char path[SSMD_PATH_BYTES];
     own_path(segment, SSMD_SEGMENT_OPEN, path);
@@ -484,14 +513,14 @@ int ssmd_segment_reopen(ssmd_segment *segment, ssmd_segment_fault *fault)
         return io_fail(fault, size, SSMD_WHAT_OPEN);
     if (size < (int64_t)segment->offset)
         return fail(fault, SSMD_DAMAGED, 0, SSMD_WHAT_LENGTH, size, (int64_t)segment->offset);
-    segment->overhang = size > (int64_t)segment->offset;
-    int status = settle(segment, fault);
-    return status == SSMD_OK ? check_bytes(segment, false, fault) : status;
+    int status = check_bytes(segment, false, fault);
+    return status == SSMD_OK ? reopen_rest(segment, size, mark, fault) : status;
 }
 
 int ssmd_segment_seal(ssmd_segment *segment, const ssmd_segment_mark *checkpoint, ssmd_segment_fault *fault)
 {
     char open_path[SSMD_PATH_BYTES], sealed_path[SSMD_PATH_BYTES];
+    segment->sealing = true;
     if (!segment->renamed) {
         int status = make_durable(segment, checkpoint, fault);
         if (status != SSMD_OK)

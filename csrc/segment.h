@@ -10,8 +10,9 @@
  * is written. Sealing writes the final checkpoint, syncs, renames `.capnp.open` to `.capnp` and syncs the folder.
  *
  * Not for: deciding when (flusher.h), reading (walk.h), knowing the ring.
- * Invariant: no file is ever overwritten or cut below `offset`. Files are created with O_EXCL; a name that
- * exists in any form is an error.
+ * Invariants: no file is ever overwritten or cut below `offset`; files are created with O_EXCL, and a name that exists
+ * in any form is an error. A whole record that stood in a file stays there: bytes that are cut are written again the
+ * same, so that whoever reads along is never led astray by a crash.
  */
 #ifndef SSMD_SEGMENT_H
 #define SSMD_SEGMENT_H
@@ -102,6 +103,7 @@ typedef struct ssmd_segment {
     bool suspect;      /* a sync failed: the kernel may have dropped what was written since checkpoint_offset */
     bool root_dirty;   /* the day's folder may not be on the disk */
     bool folder_dirty; /* the file's name may not be on the disk */
+    bool sealing;      /* a final checkpoint may stand in the file: nothing may follow but the rest of the seal */
     bool renamed;      /* sealing got as far as the new name */
 } ssmd_segment;
 
@@ -126,9 +128,10 @@ SSMD_API int ssmd_segment_begin(ssmd_segment *segment, uint32_t day, int64_t sta
                                 ssmd_segment_fault *fault);
 SSMD_API int ssmd_segment_create(ssmd_segment *segment, ssmd_segment_fault *fault);
 
-/* Opens the segment that identity and content name, cuts it to offset and checks its CRC since the last checkpoint.
- * SSMD_OK; SSMD_EMPTY if it was sealed already (identity is cleared); SSMD_DAMAGED if it has fewer or other bytes. */
-SSMD_API int ssmd_segment_reopen(ssmd_segment *segment, ssmd_segment_fault *fault);
+/* Opens the segment that identity and content name, cuts it to offset and checks its CRC since the last checkpoint. A
+ * checkpoint that says what `mark` says and was not committed any more is kept: the sync, or the seal, is finished.
+ * SSMD_OK; SSMD_EMPTY if it is sealed now (identity is cleared); SSMD_DAMAGED if it has fewer or other bytes. */
+SSMD_API int ssmd_segment_reopen(ssmd_segment *segment, const ssmd_segment_mark *mark, ssmd_segment_fault *fault);
 
 SSMD_API int ssmd_segment_append(ssmd_segment *segment, const uint8_t *data, uint64_t n, uint64_t records,
                                  ssmd_segment_fault *fault);

@@ -235,6 +235,74 @@ static inline void journal_segment(journal *found, const char *path, journal_exp
     free(record);
 }
 
+/* ---- what stood in the files once stays there ------------------------------------------------------ */
+
+enum { SNAPSHOT_FILES = 64 };
+
+typedef struct snapshot {
+    size_t count;
+    char *names[SNAPSHOT_FILES]; /* without ".open" */
+    uint8_t *bytes[SNAPSHOT_FILES];
+    uint64_t sizes[SNAPSHOT_FILES]; /* of the whole records */
+} snapshot;
+
+static inline uint8_t *file_bytes(const char *path, uint64_t *n)
+{
+    int64_t size = REAL.size(NULL, path);
+    int fd = REAL.open(NULL, path, 0, 0);
+    if (size < 0 || fd < 0)
+        return NULL;
+    uint8_t *bytes = malloc((size_t)size + 1);
+    *n = (uint64_t)REAL.pread(NULL, fd, bytes, (size_t)size, 0);
+    close(fd);
+    return bytes;
+}
+
+static inline snapshot snapshot_take(const char *root)
+{
+    snapshot taken = {0};
+    char pattern[4200];
+    glob_t files;
+    snprintf(pattern, sizeof(pattern), "%s/*/*.capnp*", root);
+    if (glob(pattern, 0, NULL, &files) != 0)
+        return taken;
+    for (size_t i = 0; i < files.gl_pathc && i < SNAPSHOT_FILES; i++) {
+        uint64_t n = 0, whole = 0;
+        uint8_t *bytes = file_bytes(files.gl_pathv[i], &n);
+        while (n - whole >= 8 && 8 + 8 * maker_get(bytes + whole + 4, 4) <= n - whole)
+            whole += 8 + 8 * maker_get(bytes + whole + 4, 4);
+        taken.names[i] = strdup(files.gl_pathv[i]);
+        if (ends_with(taken.names[i], ".open"))
+            taken.names[i][strlen(taken.names[i]) - 5] = '\0';
+        taken.bytes[i] = bytes;
+        taken.sizes[i] = whole;
+        taken.count = i + 1;
+    }
+    globfree(&files);
+    return taken;
+}
+
+/* NULL, or the file that no longer begins with the whole records that it had. Frees the snapshot. */
+static inline const char *snapshot_lost(snapshot *taken)
+{
+    static char wrong[512];
+    wrong[0] = '\0';
+    for (size_t i = 0; i < taken->count; i++) {
+        char open_name[600];
+        uint64_t n = 0;
+        snprintf(open_name, sizeof(open_name), "%s.open", taken->names[i]);
+        uint8_t *bytes = file_bytes(taken->names[i], &n);
+        if (bytes == NULL)
+            bytes = file_bytes(open_name, &n);
+        if (bytes == NULL || n < taken->sizes[i] || memcmp(bytes, taken->bytes[i], taken->sizes[i]) != 0)
+            snprintf(wrong, sizeof(wrong), "%.500s", taken->names[i]);
+        free(bytes);
+        free(taken->bytes[i]);
+        free(taken->names[i]);
+    }
+    return wrong[0] == '\0' ? NULL : wrong;
+}
+
 /* Reads all segments of a journal in order; records must be 1, 2, 3 ... and as expected. */
 static inline journal journal_read(const char *root, journal_expected *expected)
 {

@@ -366,7 +366,7 @@ static void what_was_not_committed_is_cut_and_written_again(void **state)
     segment.crc32c = committed.crc32c;
     segment.records = committed.records;
     reborn();
-    assert_int_equal(ssmd_segment_reopen(&segment, &fault), SSMD_OK);
+    assert_int_equal(ssmd_segment_reopen(&segment, &MARK, &fault), SSMD_OK);
     assert_int_equal(size_of(NAME ".open"), 112);
     assert_int_equal(append(2, 3), SSMD_OK);
     assert_int_equal(ssmd_segment_seal(&segment, &FINAL, &fault), SSMD_OK);
@@ -382,7 +382,7 @@ static void a_shorter_file_is_damage_and_stays_as_it_is(void **state)
     snprintf(path, sizeof(path), "%s/%s.open", root, NAME);
     assert_int_equal(truncate(path, 359), 0);
     reborn();
-    assert_int_equal(ssmd_segment_reopen(&segment, &fault), SSMD_DAMAGED);
+    assert_int_equal(ssmd_segment_reopen(&segment, &MARK, &fault), SSMD_DAMAGED);
     assert_int_equal(fault.what, SSMD_WHAT_LENGTH);
     assert_int_equal(fault.value, 359);
     assert_int_equal(fault.expected, 360);
@@ -400,7 +400,7 @@ static void other_bytes_are_damage(void **state)
     assert_int_equal(pwrite(fd, "x", 1, 300), 1);
     close(fd);
     reborn();
-    assert_int_equal(ssmd_segment_reopen(&segment, &fault), SSMD_DAMAGED);
+    assert_int_equal(ssmd_segment_reopen(&segment, &MARK, &fault), SSMD_DAMAGED);
     assert_int_equal(fault.what, SSMD_WHAT_CRC);
 }
 
@@ -413,7 +413,7 @@ static void a_missing_file_is_damage(void **state)
     snprintf(path, sizeof(path), "%s/%s.open", root, NAME);
     unlink(path);
     reborn();
-    assert_int_equal(ssmd_segment_reopen(&segment, &fault), SSMD_DAMAGED);
+    assert_int_equal(ssmd_segment_reopen(&segment, &MARK, &fault), SSMD_DAMAGED);
     assert_int_equal(fault.value, 0);
     assert_int_equal(fault.expected, 360);
 }
@@ -432,7 +432,7 @@ static void a_committed_segment_with_its_sealed_name_is_done(void **state)
     segment.offset = before.offset;
     ssmd_segment again = segment;
     reborn();
-    assert_int_equal(ssmd_segment_reopen(&segment, &fault), SSMD_EMPTY);
+    assert_int_equal(ssmd_segment_reopen(&segment, &MARK, &fault), SSMD_EMPTY);
     assert_int_equal(segment.day, 0);
     snprintf(path, sizeof(path), "%s/%s", root, NAME);
     snprintf(other, sizeof(other), "%s.zst", path);
@@ -441,7 +441,56 @@ static void a_committed_segment_with_its_sealed_name_is_done(void **state)
     segment.start_ns = again.start_ns;
     segment.first_number = again.first_number;
     segment.offset = again.offset;
-    assert_int_equal(ssmd_segment_reopen(&segment, &fault), SSMD_EMPTY);
+    assert_int_equal(ssmd_segment_reopen(&segment, &MARK, &fault), SSMD_EMPTY);
+}
+
+/* Somebody may have read the checkpoint: what was in the file stays in it. */
+static void a_checkpoint_that_was_not_committed_is_kept(void **state)
+{
+    (void)state;
+    begin();
+    append(1, 3);
+    ssmd_segment before = segment;
+    assert_int_equal(ssmd_segment_sync(&segment, &MARK, &fault), SSMD_OK);
+    segment.offset = before.offset;
+    segment.checkpoint_offset = before.checkpoint_offset;
+    segment.crc32c = before.crc32c;
+    reborn();
+    fake.logged = 0;
+    assert_int_equal(ssmd_segment_reopen(&segment, &MARK, &fault), SSMD_OK);
+    assert_memory_equal(fake.log, "ozrrwofcofcd", 12); /* no cut; names and data are synced */
+    assert_int_equal(segment.offset, 360 + 136);
+    assert_int_equal(segment.checkpoint_offset, 360 + 136);
+    check(3, false);
+}
+
+static void a_final_checkpoint_that_was_not_committed_ends_in_a_seal(void **state)
+{
+    (void)state;
+    begin();
+    append(1, 3);
+    fail_next('n', -EIO);
+    assert_int_equal(ssmd_segment_seal(&segment, &FINAL, &fault), SSMD_IO);
+    assert_int_equal(size_of(NAME ".open"), 360 + 136);
+    reborn();
+    assert_int_equal(ssmd_segment_reopen(&segment, &MARK, &fault), SSMD_EMPTY);
+    assert_int_equal(size_of(NAME), 360 + 136);
+    check(3, true);
+}
+
+static void a_checkpoint_of_something_else_is_cut(void **state)
+{
+    (void)state;
+    ssmd_segment_mark other = MARK;
+    other.max_connection++;
+    begin();
+    append(1, 3);
+    fail_next('d', -EIO);
+    assert_int_equal(ssmd_segment_sync(&segment, &other, &fault), SSMD_IO);
+    reborn();
+    assert_int_equal(ssmd_segment_reopen(&segment, &MARK, &fault), SSMD_OK);
+    assert_int_equal(segment.offset, 360);
+    assert_int_equal(size_of(NAME ".open"), 360);
 }
 
 static void a_segment_that_was_named_but_not_made_is_made(void **state)
@@ -449,7 +498,7 @@ static void a_segment_that_was_named_but_not_made_is_made(void **state)
     (void)state;
     assert_int_equal(ssmd_segment_begin(&segment, DAY, START, 1, &fault), SSMD_OK);
     reborn();
-    assert_int_equal(ssmd_segment_reopen(&segment, &fault), SSMD_OK);
+    assert_int_equal(ssmd_segment_reopen(&segment, &MARK, &fault), SSMD_OK);
     assert_int_equal(append(1, 3), SSMD_OK);
     assert_int_equal(ssmd_segment_seal(&segment, &FINAL, &fault), SSMD_OK);
     check(3, true);
@@ -480,6 +529,9 @@ int main(void)
         SEGMENT_TEST(other_bytes_are_damage),
         SEGMENT_TEST(a_missing_file_is_damage),
         SEGMENT_TEST(a_committed_segment_with_its_sealed_name_is_done),
+        SEGMENT_TEST(a_checkpoint_that_was_not_committed_is_kept),
+        SEGMENT_TEST(a_final_checkpoint_that_was_not_committed_ends_in_a_seal),
+        SEGMENT_TEST(a_checkpoint_of_something_else_is_cut),
         SEGMENT_TEST(a_segment_that_was_named_but_not_made_is_made),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
