@@ -184,7 +184,7 @@ def test_a_second_flusher_of_a_folder_is_told_who_is_the_first(ring: Ring, root:
     with (
         Ring.open(tmp_path / "second", 1 << 20, role=Role.PRODUCER) as second,
         Flusher.open(ring.path, FlusherOptions(root=root)),
-        pytest.raises(InUseError, match=f"{root}: in use: process {os.getpid()} is its flusher of the data folder"),
+        pytest.raises(InUseError, match=f"{root}: in use: process {os.getpid()} is its flusher"),
     ):
         Flusher.open(second.path, FlusherOptions(root=root))
 
