@@ -1,0 +1,59 @@
+"""The live line and the closing summary, from literal numbers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ssmd.status import Snapshot, human_bytes, human_duration, live_line, summary
+
+QUIET = Snapshot(
+    elapsed_s=10.0,
+    frames=1000,
+    records=1010,
+    written_bytes=2048,
+    ring_used_bytes=0,
+    lag_records=0,
+    gaps=0,
+    unresolved=0,
+    reconnects=0,
+    live=1,
+    clients=1,
+    unparsed=0,
+    by_kind={"book": 900, "trade": 100, "status": 0},
+)
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 << 40, "5120.0 GiB")])
+def test_sizes_are_shown_in_the_largest_unit_that_fits(count: int, text: str) -> None:
+    assert human_bytes(count) == text
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.9, "0s"), (59, "59s"), (61, "1m01s"), (3725, "1h02m05s")])
+def test_durations_are_shown_in_hours_minutes_seconds(seconds: float, text: str) -> None:
+    assert human_duration(seconds) == text
+
+
+def test_the_live_line_shows_the_rate_since_the_line_before() -> None:
+    line = live_line(replace(QUIET, elapsed_s=12.0, frames=1500), QUIET)
+    assert "250 messages/s" in line
+    assert "gaps 0 · reconnects 0 · live 1/1" in line
+
+
+def test_trouble_stands_in_the_live_line_in_words() -> None:
+    assert live_line(replace(QUIET, trouble="the disk is full"), QUIET).endswith("TROUBLE: the disk is full")
+
+
+def test_the_summary_names_what_was_captured_and_how_to_prove_it() -> None:
+    text = summary(QUIET, folder="data", sealed=True)
+    assert "Captured 1,000 messages in 10s (100 a second)." in text
+    assert "1,010: 900 book, 100 trade" in text
+    assert "nothing is known to be missing" in text
+    assert text.endswith("Prove it: ssmd verify data")
+
+
+def test_the_summary_says_what_is_not_in_a_file_yet() -> None:
+    text = summary(replace(QUIET, lag_records=7), folder="data", sealed=False)
+    assert "NOT sealed" in text
+    assert "7 records, not in a file yet" in text
