@@ -82,6 +82,6 @@ def summary(end: Snapshot, *, folder: str, sealed: bool) -> str:
     if end.unparsed:
         lines.append(f"  unparsed    {end.unparsed:,} messages, kept as bytes: ssmd cat {folder} --kind unparsed")
     if end.lag_records:
-        lines.append(f"  in the ring {end.lag_records:,} records are not in a file yet: start again to write them")
+        lines.append(f"  in the ring {end.lag_records:,} records, not in a file yet: start again to write them")
     lines.append(f"Prove it: ssmd verify {folder}")
     return "\n".join(lines)
