@@ -7,6 +7,7 @@
  *     (each of them raises `epoch` of the channel, or of all channels);
  *   - for a snapshot that nobody asked for (requestId 0): no `ok` on the sid either. Markets can be deleted from a
  *     subscription and added again, and in between their deltas are not sent (`changes` of the channel);
+ *   - a frame whose number did not rise is a repeat: what it says was applied already, and is not applied twice;
  *   - an unsolicited snapshot that is empty is no statement about the past: the exchange empties books of
  *     closing markets without deltas (seen on the wire). It is counted apart.
  */
@@ -228,10 +229,11 @@ static void hole_add(ssmd_tally *tally, channel *in, const ssmd_view *view)
     };
 }
 
-/* A frame on a sid. */
-static void sequence_follow(ssmd_tally *tally, channel *in, const ssmd_view *view)
+/* A frame on a sid. False: its number did not rise, so it says again what was said before. */
+static bool sequence_follow(ssmd_tally *tally, channel *in, const ssmd_view *view)
 {
     ssmd_channel *seen = &in->seen;
+    bool rises = view->seq == 0 || seen->first_seq == 0 || view->seq > seen->last_seq;
     if (seen->frames == 0 || (seen->first_seq == 0 && view->seq != 0)) {
         seen->first_number = view->number;
         seen->first_recv_ns = view->recv_ns;
@@ -239,7 +241,7 @@ static void sequence_follow(ssmd_tally *tally, channel *in, const ssmd_view *vie
     if (view->seq != 0) {
         if (seen->first_seq == 0)
             seen->first_seq = view->seq;
-        else if (view->seq <= seen->last_seq)
+        else if (!rises)
             seen->repeats++;
         else if (view->seq != seen->last_seq + 1)
             hole_add(tally, in, view);
@@ -249,6 +251,7 @@ static void sequence_follow(ssmd_tally *tally, channel *in, const ssmd_view *vie
     seen->frames++;
     seen->last_recv_ns = view->recv_ns;
     seen->kinds |= 1ull << (view->kind < SSMD_KIND_COUNT ? view->kind : SSMD_KIND_COUNT);
+    return rises;
 }
 
 /* ---- books -------------------------------------------------------------------------------------- */
@@ -559,10 +562,10 @@ static void frame_follow(ssmd_tally *tally, const uint8_t *at, const ssmd_view *
         tally->out_of_memory = true;
         return;
     }
-    sequence_follow(tally, in, view);
+    bool rises = sequence_follow(tally, in, view);
     if (view->kind == SSMD_KIND_CONTROL && view->sub == CONTROL_OK)
         in->changes++;
-    if (tally->with_books && view->kind == SSMD_KIND_BOOK && view->market_at != 0)
+    if (rises && tally->with_books && view->kind == SSMD_KIND_BOOK && view->market_at != 0)
         book_follow(tally, in, at, view);
 }
 

@@ -128,20 +128,21 @@ class PlainTally:
         seen = self._sid(record)
         if not seen.frames or (not seen.first_seq and record.seq):
             seen.first_number, seen.first_recv_ns = record.number, record.recv_ns
-        if record.seq:
-            self._sequence(record, seen)
+        rises = self._sequence(record, seen) if record.seq else True
         seen.frames += 1
         seen.last_recv_ns = record.recv_ns
         seen.kinds |= 1 << min(record.kind, _KNOWN_KINDS)
         if record.kind == CONTROL and record.sub == _OK:
             seen.replay.changed()
-        if record.kind == BOOK and record.market is not None:
+        if rises and record.kind == BOOK and record.market is not None:
             self._book(record, seen.replay, record.market)
 
-    def _sequence(self, record: Seen, seen: _Sid) -> None:
+    def _sequence(self, record: Seen, seen: _Sid) -> bool:
+        """False: the number did not rise, so the frame says again what was said before: books ignore it."""
+        rises = record.seq > seen.last_seq
         if not seen.first_seq:
             seen.first_seq = record.seq
-        elif record.seq <= seen.last_seq:
+        elif not rises:
             seen.repeats += 1
         elif record.seq != seen.last_seq + 1:
             missing = (seen.last_seq + 1, record.seq - 1)
@@ -150,6 +151,7 @@ class PlainTally:
             )
             seen.replay.doubt()
         seen.last_seq = max(seen.last_seq, record.seq)
+        return rises
 
     def _book(self, record: Seen, replay: Replay, market: str) -> None:
         if isinstance(record.book, Snapshot):

@@ -179,6 +179,18 @@ def test_a_book_that_differs_from_its_snapshot_is_told(journal: Journal, check: 
     assert f"the snapshot of record {number} differs" in found.damage[0]["what"]
 
 
+def test_a_delta_that_came_twice_is_not_applied_twice(journal: Journal, check: Any) -> None:
+    whole_run(journal, stop=False)
+    for _ in range(2):
+        journal.delta(5, "bid", 4600, -100)
+    journal.snapshot(6, [], [(5100, 50), (5200, 200)], request=10)
+    journal.seal()
+    found = check()
+    assert found.code == 0
+    assert (found.books["checked"], found.books["negative_levels"]) == (2, 0)
+    assert found.connections[0]["by_sid"]["2"]["repeats"] == 1
+
+
 def test_books_are_left_out_when_asked(journal: Journal, check: Any) -> None:
     whole_run(journal, stop=False)
     journal.snapshot(5, [(100, 100)], [], request=10)
