@@ -74,7 +74,11 @@ def rfc3339(us: int) -> str:
 
 
 def snapshot(market: Market | None, ticker: str, book: Book, fmt: Format, *, yes_price: bool) -> str:
-    """The whole `msg` of orderbook_snapshot; an empty side has no key, an unknown market has no id."""
+    """The whole `msg` of orderbook_snapshot; an empty side has no key, an unknown market has no id.
+
+    `yes_price` turns the NO side; the exchange of the old format did not know it.
+    """
+    yes_price = yes_price and fmt is not Format.OLD
     market_id = market.market_id if market else ""
     parts = [f'{{"market_ticker":{compact(ticker)},"market_id":"{market_id}"']
     for side in (YES, NO):
@@ -97,7 +101,8 @@ def _ladder(levels: list[tuple[int, int]], fmt: Format) -> Iterable[tuple[str, s
 
 
 def delta(change: BookChange, fmt: Format, *, yes_price: bool) -> str:
-    """`msg` of orderbook_delta up to its time part."""
+    """`msg` of orderbook_delta up to its time part; `yes_price` as in `snapshot`."""
+    yes_price = yes_price and fmt is not Format.OLD
     key = (fmt, yes_price)
     text = change.rendered.get(key)
     if text is None:

@@ -676,7 +676,7 @@ class Session:
             side = YES if book.ladders[YES] else NO
             price = book.best_e4[side]
             ticker, market_id, change = market.ticker, market.market_id, -book.ladders[side][price] - 500
-            if sub.yes_price and side == NO:
+            if sub.yes_price and side == NO and self.format is not Format.OLD:
                 price = DOLLAR_E4 - price
         body = render.delta_fields(ticker, market_id, price, change, SIDES[side], self.format)
         body += render.delta_time(now_ms * 1000, self.format)

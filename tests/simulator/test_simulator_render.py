@@ -106,6 +106,14 @@ def test_a_trade_is_the_wires_trade(market: Market) -> None:
     )
 
 
+def test_the_old_format_does_not_know_use_yes_price(market: Market) -> None:
+    change = BookChange(TS_US, market, NO, 9_600, -5_400)
+    both_modes = [render.delta(change, Format.OLD, yes_price=mode) for mode in (False, True)]
+    assert '"price":96,"price_dollars":"0.9600"' in both_modes[0] == both_modes[1]
+    ladders = [render.snapshot(market, market.ticker, book(), Format.OLD, yes_price=mode) for mode in (False, True)]
+    assert ladders[0] == ladders[1]
+
+
 def test_an_old_trade_is_the_old_wires_trade(market: Market) -> None:
     trade = Trade(TS_US, market, "5b0276ef-7715-46f2-56d8-a1c7b9e59e58", 2_700, 700, YES)
     assert render.trade(trade, Format.OLD) + render.trade_time(1_759_350_609_000_000, Format.OLD) == (
