@@ -428,14 +428,20 @@ static int handle_message(ssmd_conn *conn)
     return message->opcode == SSMD_WS_CLOSE ? SSMD_FEED_CLOSED : SSMD_FEED_OK;
 }
 
-/* A message beyond max_frame_bytes: a Gap record says how long it was and how it began. */
+/* A message beyond max_frame_bytes: a Gap record says how long it was and how it began, an event says its number. */
 static int handle_limit(ssmd_conn *conn)
 {
+    if (!room_for_events(conn, 0))
+        return SSMD_FEED_MORE;
     ssmd_gap gap = {.cause = SSMD_GAP_FRAME_TOO_LARGE,
                     .from_ns = conn->result.last_recv_ns,
                     .length_bytes = conn->message.length,
                     .head = {conn->message.at, conn->message.n}};
-    return write_gap(conn, 0, &gap) ? SSMD_FEED_TOO_LARGE : SSMD_FEED_FULL;
+    uint64_t number = conn->writer->next_number;
+    if (!write_gap(conn, 0, &gap))
+        return SSMD_FEED_FULL;
+    tell(conn, SSMD_EVENT_GAP, NULL, 0)->number = number;
+    return SSMD_FEED_TOO_LARGE;
 }
 
 /* What is left goes to just before the receive area, where the next read continues it. */

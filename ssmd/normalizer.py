@@ -1153,9 +1153,11 @@ class Connection:
 
     def _push_last_gap(self) -> FeedStatus:
         assert self._gap is not None
-        if not self._writer.push(self._gap):
+        number = self._writer.push(self._gap)
+        if not number:
             return FeedStatus.FULL
         self._gap = None
+        self._events.append(Event(EventKind.GAP, number=number))
         return FeedStatus.TOO_LARGE
 
     def _tell(self, waiting: _Waiting, verdict: Skipped | Repeated | None, number: int) -> Iterator[Event]:

@@ -31,7 +31,8 @@ class EventKind(IntEnum):
     CLOSE = 2  # data: payload (2 bytes of code, big endian, then the reason)
     REPLY = 3  # data: the frame (subscribed, ok, unsubscribed, error); number: of its record
     SNAPSHOT = 4  # an orderbook_snapshot that carries the id of a command; id, sid, seq set; data: the market ticker
-    GAP = 5  # numbers first..last are missing on sid; number: of the Gap record already in the ring
+    # numbers first..last are missing on sid (sid 0: a message was too large); number: of the Gap record in the ring
+    GAP = 5
     REPEAT = 6  # seq did not rise on sid: seq = as received, first = as expected
     # a known type of a sequenced channel became unparsed: sid, seq; reason: ordinal of Unparsed.Reason; data: type
     UNDECODED = 7

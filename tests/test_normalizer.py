@@ -1512,7 +1512,7 @@ def test_a_message_that_is_too_large_leaves_a_gap_that_says_so() -> None:
     ring = Ring()
     to = connection(ring, max_frame_bytes=500)
     assert feed(to, ws(1, b"x" * 501)) is FeedStatus.TOO_LARGE
-    assert to.events == []
+    assert to.events == [Event(EventKind.GAP, number=1)]
     gap = ring.shown()[0]
     assert (gap["cause"], gap["length_bytes"], gap["head"]) == ("frame_too_large", 501, "x" * 256)
     assert (gap["connection"], gap["recv_ns"], gap["from_ns"], gap["to_ns"]) == (9, SECOND, SECOND, None)

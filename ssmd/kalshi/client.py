@@ -322,8 +322,8 @@ class Client:
         """Acts on what one feed handed back, until the buffer is empty."""
         while True:
             for event in wire.events:
-                self._note_event(event.kind)
-                self._perform(partial(_receive, event=event, now_ns=wire.last_recv_ns))
+                if event.kind != EventKind.GAP or self._note_gap(event):
+                    self._perform(partial(_receive, event=event, now_ns=wire.last_recv_ns))
             if status == FeedStatus.FULL:
                 status = self._wait_for_room(wire)
             elif status == FeedStatus.MORE:
@@ -456,9 +456,14 @@ class Client:
             )
         self._recorder.became_live()
 
-    def _note_event(self, kind: EventKind) -> None:
-        if kind == EventKind.GAP:
+    def _note_gap(self, event: Event) -> bool:
+        """A Gap record that the decoder wrote. False: of the connection itself, so the next connection ends it."""
+        if event.sid:
             self._recorder.count_gap("sequence")
+            return True
+        self._recorder.count_gap("frame_too_large")
+        self._open_gaps.append(event.number)
+        return False
 
     def _warn(self, key: str, message: str) -> None:
         if key not in self._warned:  # once for each thing, not once a message
