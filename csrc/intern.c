@@ -185,8 +185,9 @@ static uint32_t add(ssmd_interner *interner, const uint8_t *name, size_t n, uint
         return refuse(interner);
     at->name = kept;
     at->n = (uint32_t)n;
+    atomic_store_explicit(&interner->count, id,
+                          memory_order_release); /* before the slot: who finds an id can resolve it */
     atomic_store_explicit(&in->slots[slot], (hash >> 32) << 32 | id, memory_order_release);
-    atomic_store_explicit(&interner->count, id, memory_order_release);
     return id;
 }
 
