@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypedDict
+from weakref import WeakSet
 
 from ssmd._native import ffi, lib
 from ssmd.errors import StorageError, UsageError
@@ -70,8 +71,8 @@ class Activity:
 class Writer:
     """The producer of a ring: gives records their numbers and counts them.
 
-    `last_number` is that of the last record in the journal (`Ring.resume().last_number`), 0 = none. Close the
-    connections first, then the writer, then the ring.
+    `last_number` is that of the last record in the journal (`Ring.resume().last_number`), 0 = none. Closing it closes
+    its connections; the ring has to outlive it.
     """
 
     def __init__(self, ring: Ring, last_number: int) -> None:
@@ -82,6 +83,7 @@ class Writer:
         self._handle = handle[0]
         self._number = ffi.new("uint64_t *")
         self._ring = ring
+        self._connections: WeakSet[Connection] = WeakSet()
 
     @property
     def handle(self) -> Any:
@@ -146,7 +148,9 @@ class Writer:
         return found
 
     def close(self) -> None:
-        """Gives the memory back; the ring stays open. Twice does no harm."""
+        """Closes its connections and gives the memory back; the ring stays open. Twice does no harm."""
+        for connection in list(self._connections):
+            connection.close()
         if self._handle is not None:
             lib.ssmd_writer_close(self._handle)
             self._handle = None
@@ -168,7 +172,8 @@ class Writer:
 class Connection:
     """One socket's way into the ring: `ssmd.wire.WireConnection` in C.
 
-    `connection` is its number in the journal. The writer must outlive it. After `close` the buffer must not be touched.
+    `connection` is its number in the journal. After `close`, also that of the writer, no view of the buffer may be
+    touched.
     """
 
     def __init__(
@@ -205,6 +210,7 @@ class Connection:
         self._events: list[Event] = []
         size = lib.ssmd_conn_buffer_bytes(self._handle)
         self._buffer = memoryview(ffi.buffer(lib.ssmd_conn_buffer(self._handle), size))
+        writer._connections.add(self)
 
     @property
     def buffer(self) -> memoryview:
