@@ -93,7 +93,7 @@ typedef struct ssmd_message {
     size_t record_bytes;     /* of the record that write will make */
 
     /* bodies: integers that the write step needs, resolved from the fields */
-    uint32_t side, change, present, code, control_sid, control_type;
+    uint32_t side, change, present, code, control_sid;
     bool block, snapshot, yes_scale, has_settlement, multivariate, has_value, has_average;
     int32_t price_e4[3]; /* price, bid, ask */
     int64_t count_e2[7]; /* see the writers */
