@@ -142,9 +142,10 @@ class Connector:
             },
             ready={"subscriptions": self._check_subscriptions},
             metrics=exposition(self._readings),
+            markets=lambda: self._store.markets() if self._store else {},
         )
         self.health_address = server.address
-        self._log.info("health", address=server.address, pages=["/healthz", "/readyz", "/metrics"])
+        self._log.info("health", address=server.address, pages=["/healthz", "/readyz", "/metrics", "/markets"])
         return server
 
     def _start_helpers(self) -> None:

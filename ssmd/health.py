@@ -1,9 +1,9 @@
-"""`/metrics`, `/healthz` and `/readyz` on one small HTTP server.
+"""`/metrics`, `/healthz`, `/readyz` and `/markets` on one small HTTP server.
 
-A check is a function that returns None when all is well, else a sentence. `/healthz` answers 503 as soon as
-one check has something to say; a check that raises counts as failed, never as passed. `/readyz` is 200 once every
-subscription is confirmed. The server runs on the connector's own hub on purpose: when the hub hangs, so does the
-probe, and the orchestrator sees it. Not for: anything that changes state.
+A check is a function that returns None when all is well, else a sentence. `/healthz` answers 503 as soon as one check has
+something to say; a check that raises counts as failed, never as passed. `/readyz` is 200 once every subscription is
+confirmed. `/markets` is what each market had in this run. The server runs on the connector's own hub on purpose: when
+the hub hangs, so does the probe, and the orchestrator sees it. Not for: anything that changes state.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _report(results: Mapping[str, str | None]) -> tuple[bool, bytes]:
 
 
 class HealthServer:
-    """Serves the three pages at `address` ("host:port"; port 0 takes a free one)."""
+    """Serves the pages at `address` ("host:port"; port 0 takes a free one)."""
 
     def __init__(
         self,
@@ -49,9 +49,10 @@ class HealthServer:
         live: Mapping[str, Check],
         ready: Mapping[str, Check],
         metrics: Callable[[], bytes],
+        markets: Callable[[], Mapping[str, Mapping[str, int]]],
     ) -> None:
         host, _, port = address.rpartition(":")
-        self._live, self._ready, self._metrics = live, ready, metrics
+        self._live, self._ready, self._metrics, self._markets = live, ready, metrics, markets
         listener = gsocket.socket(gsocket.AF_INET6 if ":" in host else gsocket.AF_INET, gsocket.SOCK_STREAM)
         listener.setsockopt(gsocket.SOL_SOCKET, gsocket.SO_REUSEADDR, 1)
         try:
@@ -78,11 +79,13 @@ class HealthServer:
         status = "200 OK"
         if path == "/metrics":
             kind, body = "text/plain; version=0.0.4; charset=utf-8", self._metrics()
+        elif path == "/markets":
+            body = json.dumps(self._markets()).encode() + b"\n"
         elif path in ("/healthz", "/readyz"):
             well, body = _report(run_checks(self._live if path == "/healthz" else {**self._live, **self._ready}))
             status = status if well else "503 Service Unavailable"
         else:
-            status, body = "404 Not Found", b'{"error":"try /healthz, /readyz or /metrics"}\n'
+            status, body = "404 Not Found", b'{"error":"try /healthz, /readyz, /metrics or /markets"}\n'
         start_response(
             status, [("Content-Type", kind), ("Content-Length", str(len(body))), ("Cache-Control", "no-store")]
         )

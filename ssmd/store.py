@@ -224,9 +224,16 @@ class Store:
         return clock.now_tsc()
 
     def anchor_record(self) -> bytes:
-        """A ClockAnchor as of now."""
+        """A ClockAnchor as of now, which also goes into the ring's header."""
         anchor = clock.anchor()
         ticks, now_ns = clock.stamp()
+        self._ring.store_clock(
+            ticks=anchor.ticks,
+            wall_ns=anchor.wall_ns,
+            ns_per_tick_q32=anchor.ns_per_tick_q32,
+            source=int(anchor.source),
+            uncertainty_ns=anchor.uncertainty_ns,
+        )
         return records.clock_anchor(
             recv_ns=now_ns,
             recv_ticks=ticks,
@@ -264,6 +271,17 @@ class Store:
             for name, count in counts.items():
                 counted[name] += count
         return counted
+
+    def markets(self) -> dict[str, dict[str, int]]:
+        """What each market had in this run: records, receive time and number of the last one."""
+        return {
+            name: {
+                "records": seen.records,
+                "last_recv_ns": seen.last_recv_ns,
+                "last_number": seen.last_number,
+            }
+            for name, seen in self._writer.activities().items()
+        }
 
     def cursors(self) -> dict[str, int]:
         """Last record number in the ring, in the files, on the disk."""

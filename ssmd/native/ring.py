@@ -196,6 +196,13 @@ class Ring:
         lib.ssmd_ring_status(self.handle, raw)
         return flusher_status(raw)
 
+    def store_clock(self, *, ticks: int, wall_ns: int, ns_per_tick_q32: int, source: int, uncertainty_ns: int) -> None:
+        """Puts a clock anchor into the ring's header, where every program that attaches finds it. Producer only."""
+        raw = ffi.new("ssmd_clock_anchor *")
+        raw.ticks, raw.wall_ns, raw.ns_per_tick_q32 = ticks, wall_ns, ns_per_tick_q32
+        raw.source, raw.uncertainty_ns = source, uncertainty_ns
+        lib.ssmd_ring_clock_store(self.handle, raw)
+
     def push(self, record: bytes) -> bool:
         """Publishes one record as it is, or says that the ring is full. For tests; numbers are the caller's."""
         status = lib.ssmd_ring_push(self.handle, record, len(record))

@@ -155,6 +155,7 @@ def test_all_counters_stand_at_zero_from_the_start(tmp_path: Path) -> None:
             assert "ssmd_repeats_total 0.0" in page
             assert 'ssmd_records_total{kind="unparsed"} 0.0' in page
             assert recorder.get("/healthz")[0] == 200
+            assert recorder.get("/nothing")[0] == 404
             assert json.loads(recorder.get("/readyz")[1])["status"] == "ok"
             recorder.stop()
 
@@ -185,3 +186,21 @@ def test_real_frames_are_stored_byte_for_byte(tmp_path: Path) -> None:
         assert not Counter(expected) - stored
         unparsed = [line.frame for line in lines if line.kind == "unparsed"]
         assert unparsed == [], "every type of the collection is a listed one"
+
+
+def test_markets_shows_what_each_market_had_in_this_run(tmp_path: Path) -> None:
+    """Record counts and last numbers of /markets are those of the journal."""
+    with SimulatorProcess("--rate", "300", "--markets", "5") as exchange:
+        environment = environment_file(tmp_path, exchange, channels=("orderbook_delta",))
+        with Recorder(environment, exchange) as recorder:
+            recorder.wait_frames(200)
+            exchange.fault("half_open")
+            shown = json.loads(recorder.get("/markets")[1])
+            assert recorder.stop() == 0
+        by_market: dict[str, list[int]] = {}
+        for line in read_lines(recorder.data):
+            if line.kind == "book":
+                by_market.setdefault(line.body["market"], []).append(line.number)
+        assert set(shown) == set(by_market)
+        for market, seen in shown.items():
+            assert seen["last_number"] == by_market[market][seen["records"] - 1]
