@@ -1,6 +1,6 @@
 """`/metrics`, `/healthz`, `/readyz` and `/markets` on one small HTTP server.
 
-A check is a function that returns None when all is well, else a sentence. `/healthz` answers 503 as soon as one check has
+A check is a function that returns None when all is well, else a sentence. `/healthz` answers 503 as soon as one has
 something to say; a check that raises counts as failed, never as passed. `/readyz` is 200 once every subscription is
 confirmed. `/markets` is what each market had in this run. The server runs on the connector's own hub on purpose: when
 the hub hangs, so does the probe, and the orchestrator sees it. Not for: anything that changes state.
