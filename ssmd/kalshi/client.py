@@ -272,12 +272,11 @@ class Client:
         helpers = [gevent.spawn(self._tick_forever, wire), gevent.spawn(self._send_forever, socket)]
         try:
             self._perform(lambda session: session.opened(opened_ns))
-            loss = self._read(socket, wire)
+            self._loss = self._read(socket, wire)
         except Exception as error:  # a fault of ours on one socket must not end the recording on it
             if self._loss is None:
                 self._log.exception("the connection failed on a fault of ssmd")
                 self._loss = _Loss(f"internal error: {error!r}")
-            loss = self._loss
         finally:
             gevent.killall(helpers)
             session.closed(self._recorder.now_ns())
@@ -285,7 +284,7 @@ class Client:
             self._session = None
             self._end_socket(self._loss or _Loss("closed"))
             self._socket = None
-        self._note_loss(wire, connection, opened_ns, self._loss or loss)
+        self._note_loss(wire, connection, opened_ns, self._loss)
 
     def _read(self, socket: websocket.WebSocket, wire: WireConnection) -> _Loss:
         """Reads until the socket ends; returns how."""
