@@ -64,7 +64,8 @@ class Scene:
     tickers: list[str]
     lines: list[Line] = field(default_factory=list)  # of the whole journal, after `finish`
     report: dict[str, Any] = field(default_factory=dict)  # of `ssmd verify --json`, after `finish`
-    _sent: dict[int, list[bytes]] = field(default_factory=dict)
+    _sent: dict[int, list[bytes]] = field(default_factory=dict)  # by the simulator's number of the socket
+    _theirs: list[int] = field(default_factory=list)  # the simulator's numbers, in the order of our sockets
     _happened: list[dict[str, Any]] = field(default_factory=list)
 
     # ---- while it runs --------------------------------------------------------------------------------------
@@ -122,16 +123,20 @@ class Scene:
         self._verify_agrees(code)
 
     def sent(self, connection: int = 1) -> list[bytes]:
-        """The frames that the simulator wrote to its `connection`-th socket (after `finish`)."""
-        return self._sent.get(connection, [])
+        """The frames that the simulator wrote to our `connection`-th socket (after `finish`)."""
+        return self._sent.get(self._theirs[connection - 1], [])
 
     def received(self, connection: int = 1) -> list[Line]:
         """The records of the frames that came on the `connection`-th socket (after `finish`)."""
         return frames_of(self.lines, self._numbers()[connection - 1])
 
+    def happened(self, event: str) -> list[dict[str, Any]]:
+        """What else the ledger tells (after `finish`)."""
+        return [entry for entry in self._happened if entry["event"] == event]
+
     def struck(self, name: str) -> list[dict[str, Any]]:
         """What the ledger says about a fault that was carried out (after `finish`)."""
-        return [entry for entry in self._happened if entry["event"] == "fault" and entry["name"] == name]
+        return [entry for entry in self.happened("fault") if entry["name"] == name]
 
     # ---- the accounts ---------------------------------------------------------------------------------------
 
@@ -148,11 +153,13 @@ class Scene:
 
     def _journal_is_ledger(self) -> None:
         """Per socket, the journal holds the first frames that were sent on it, each once, byte for byte, in order."""
-        opened = [entry["connection"] for entry in self._happened if entry["event"] == "opened"]
-        assert len(self._numbers()) == len(opened), "the sockets in the journal are not those in the ledger"
-        for connection in opened:
-            received = [line.frame for line in self.received(connection)]
-            assert received == self.sent(connection)[: len(received)], f"socket {connection}: not what was sent"
+        free = [entry["connection"] for entry in self.happened("opened")]
+        for connection in self._numbers():
+            received = [line.frame for line in frames_of(self.lines, connection)]
+            same = [number for number in free if self._sent.get(number, [])[: len(received)] == received]
+            assert same, f"connection {connection}: its frames are not what was sent on any socket"
+            self._theirs.append(same[0])
+            free.remove(same[0])
 
     def _holes_are_gaps(self) -> None:
         """Each hole in the numbers of the frames received is one Gap record, right before its successor, with times."""
@@ -191,7 +198,7 @@ class Scene:
         assert missing == expected
         assert self.report["complete"] == (code == 0) == (not recorded and not self.report["damage"])
         blind = [entry["channel"] for entry in self.report["blind"]]
-        assert blind == (["ticker"] if "ticker" in self.channels and self.sent() else [])
+        assert blind == (["ticker"] if "ticker" in self.channels and self._sent else [])
 
     def _books_agree(self, since: int) -> None:
         """Every book, as REST shows it at one instant, is one that the records give at some moment after `since`.
