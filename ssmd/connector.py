@@ -26,7 +26,7 @@ from ssmd.children import Child, ChildSpec
 from ssmd.environment import Environment
 from ssmd.errors import EXIT_FAILED, EXIT_OK, ExchangeError, SsmdError, StorageError
 from ssmd.exchange import Client, find_exchange
-from ssmd.health import HealthServer
+from ssmd.health import Check, HealthServer, run_checks
 from ssmd.metrics import Reading, exposition
 from ssmd.status import Snapshot
 from ssmd.store import Store
@@ -35,6 +35,7 @@ from ssmd.wire import WireConnection
 ANCHOR_EVERY_S = 60.0
 REFRESH_EVERY_S = 300.0
 WATCH_EVERY_S = 0.2
+ALARM_AFTER_LOOKS = 5
 STOP_BUDGET_S = 4.0  # the contract is 5 s from the signal to the exit, which itself takes a moment
 LAST_WORDS_S = 1.0  # of that: for clients to record how their sockets ended
 SIMULATOR_START_S = 30.0
@@ -69,6 +70,13 @@ class Connector:
         self._store: Store | None = None
         self._clients: list[Client] = []
         self._children: list[Child] = []
+        self._checks: dict[str, Check] = {
+            "flusher": self._check_flusher,
+            "ring": self._check_ring,
+            "connections": self._check_connections,
+            "helpers": self._check_helpers,
+        }
+        self._failing = dict.fromkeys(self._checks, 0)  # in how many looks in a row
         self._parts: list[gevent.Greenlet] = []  # whatever may record
         self._keepers: list[gevent.Greenlet] = []  # one for each child
         # filled by what the simulator says when it listens
@@ -91,12 +99,10 @@ class Connector:
             try:
                 self._start_helpers()
                 self._begin_records(store)
+                self._parts.append(self._spawn("watch", self._watch_forever))
+                self._parts.append(self._spawn("clock anchors", self._anchor_forever))
                 self._start_clients()
-                self._parts += [
-                    self._spawn("clock anchors", self._anchor_forever),
-                    self._spawn("market refresh", self._refresh_forever),
-                    self._spawn("watch", self._watch_forever),
-                ]
+                self._parts.append(self._spawn("market refresh", self._refresh_forever))
                 self._stop.wait(duration_s)
             finally:
                 self._shut_down(store)
@@ -134,12 +140,7 @@ class Connector:
     def _open_health(self) -> HealthServer:
         server = HealthServer(
             self._environment.health.address,
-            live={
-                "flusher": self._check_flusher,
-                "ring": self._check_ring,
-                "connections": self._check_connections,
-                "helpers": self._check_helpers,
-            },
+            live=self._checks,
             ready={"subscriptions": self._check_subscriptions},
             metrics=exposition(self._readings),
             markets=lambda: self._store.markets() if self._store else {},
@@ -155,8 +156,13 @@ class Connector:
             self._add_child(ChildSpec("simulator", simulator_arguments(simulator), on_line=self._simulator_said))
             self._await_simulator()
         if environment.flusher.mode == "process":
-            self._add_child(ChildSpec("flusher", ("-m", "ssmd.flusher", *self._environment_arguments), drain_last=True))
-        self._add_child(ChildSpec("archiver", ("-m", "ssmd.archiver", *self._environment_arguments), drain_last=True))
+            self._add_helper("flusher")
+        self._add_helper("archiver")
+
+    def _add_helper(self, name: str) -> None:
+        """A part of ssmd that runs in the same environment, and logs in lines of JSON as we do."""
+        arguments = ("-m", f"ssmd.{name}", *self._environment_arguments)
+        self._add_child(ChildSpec(name, arguments, on_line=lambda line: self._helper_said(name, line), drain_last=True))
 
     def _add_child(self, spec: ChildSpec) -> None:
         child = Child(spec, self._child_log)
@@ -166,12 +172,18 @@ class Connector:
     def _child_log(self, event: str, *, level: str = "info", **fields: Any) -> None:
         getattr(self._log, level)(event, **fields)
 
+    def _helper_said(self, name: str, line: str) -> None:
+        said = _object(line)
+        event, level = said.pop("event", None), said.pop("level", "info")
+        if isinstance(event, str) and level in ("info", "warning", "error"):
+            said.pop("timestamp", None)  # the log gives its own
+            self._child_log(event, level=level, **{"part": name, **said})
+        else:
+            self._log.warning("helper says", part=name, line=line)
+
     def _simulator_said(self, line: str) -> None:
-        try:
-            said = json.loads(line)
-        except ValueError:
-            said = None
-        if isinstance(said, dict) and "ws_url" in said and self._simulator is not None:
+        said = _object(line)
+        if "ws_url" in said and self._simulator is not None:
             self._simulator.update(said)
             self._simulator_ready.set()
         else:
@@ -320,9 +332,20 @@ class Connector:
                 )
 
     def _watch_forever(self) -> None:
-        """Looks after what cannot report by itself: the native flusher thread."""
+        """Looks after what cannot report by itself: the native flusher thread, and how all fares."""
         while not self._stop.wait(WATCH_EVERY_S):
             self.store.watch()
+            self._tell_trouble()
+
+    def _tell_trouble(self) -> None:
+        """One alarm in the log for each check of /healthz that fails for a while, one word when that is over."""
+        for name, sentence in run_checks(self._checks).items():
+            before = self._failing[name]
+            self._failing[name] = before + 1 if sentence else 0
+            if sentence and before + 1 == ALARM_AFTER_LOOKS:
+                self._log.error("alarm", check=name, reason=sentence)
+            elif not sentence and before >= ALARM_AFTER_LOOKS:
+                self._log.info("alarm over", check=name, after_s=round(before * WATCH_EVERY_S, 1))
 
     # ---- end -----------------------------------------------------------------------------------------------
 
@@ -416,11 +439,7 @@ class Connector:
 
     def trouble(self) -> str:
         """The first thing that is wrong right now, empty if nothing is."""
-        for check in (self._check_flusher, self._check_ring, self._check_connections, self._check_helpers):
-            sentence = check()
-            if sentence:
-                return sentence
-        return ""
+        return next((sentence for sentence in run_checks(self._checks).values() if sentence), "")
 
     # ---- numbers -------------------------------------------------------------------------------------------
 
@@ -472,6 +491,15 @@ def settle_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
     if trim is not None:
         trim(0)
+
+
+def _object(line: str) -> dict[str, Any]:
+    """The JSON object of a line, an empty one if it is none."""
+    try:
+        said = json.loads(line)
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 def simulator_arguments(simulator: Any) -> tuple[str, ...]:

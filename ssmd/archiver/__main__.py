@@ -22,7 +22,7 @@ from pathlib import Path
 
 from ssmd import archiver
 from ssmd.cli import options as flags
-from ssmd.errors import EXIT_INCOMPLETE, EXIT_OK, SsmdError, UsageError
+from ssmd.errors import EXIT_INCOMPLETE, EXIT_OK, DamageError, SsmdError, UsageError
 from ssmd.journal.paths import Segment, feed_root
 
 LOOK_EVERY_S = 1.0
@@ -64,7 +64,7 @@ class Service:
         self._root = root
         self._wanted = wanted
         self._done: set[Path] = set()
-        self._failed: dict[Path, str] = {}  # told once, tried again at the next start
+        self._failed: dict[Path, SsmdError] = {}  # each told once; damaged segments are left as they are
         self._ending = False
 
     def run(self) -> None:
@@ -77,9 +77,12 @@ class Service:
     def look(self) -> int:
         """Archives all that is waiting; gives how many segments could not be."""
         for segment in archiver.pending([self._root], self._wanted, known=self._done):
-            if segment.path not in self._failed and not self._archive(segment):
+            if not self._is_damaged(segment) and not self._archive(segment):
                 break
         return len(self._failed)
+
+    def _is_damaged(self, segment: Segment) -> bool:
+        return isinstance(self._failed.get(segment.path), DamageError)
 
     def _archive(self, segment: Segment) -> bool:
         began = time.monotonic()
@@ -87,23 +90,29 @@ class Service:
             if not archiver.archive(segment, self._wanted, self._go_on):
                 return False
         except SsmdError as error:
-            self._failed[segment.path] = str(error)
-            say("not archived", level="error", segment=str(segment.path), reason=str(error))
+            self._tell(segment, error)
             return True
+        self._failed.pop(segment.path, None)
         say("archived", segment=archiver.name_of(segment), seconds=round(time.monotonic() - began, 3))
         return True
+
+    def _tell(self, segment: Segment, error: SsmdError) -> None:
+        """A failure, unless it is the one that was told before: on a full disk it comes again each second."""
+        if str(self._failed.get(segment.path)) != str(error):
+            say("not archived", level="error", segment=str(segment.path), reason=str(error))
+        self._failed[segment.path] = error
 
     def _last_look(self) -> None:
         """Manifests for what was sealed while we were being stopped."""
         deadline = time.monotonic() + LAST_LOOK_S
         only_manifests = replace(self._wanted, compress=False)
         for segment in reversed(archiver.pending([self._root], only_manifests, known=self._done)):
-            if time.monotonic() > deadline or segment.path in self._failed:
+            if time.monotonic() > deadline or self._is_damaged(segment):
                 continue
             try:
                 archiver.archive(segment, only_manifests)
             except SsmdError as error:
-                say("not archived", level="error", segment=str(segment.path), reason=str(error))
+                self._tell(segment, error)
 
     def _go_on(self, step: str, segment: Segment) -> bool:
         return not self._ends(0)

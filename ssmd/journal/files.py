@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 TEMPORARY = ".tmp"
@@ -11,11 +13,21 @@ TEMPORARY = ".tmp"
 def replace_file(path: Path, data: bytes) -> None:
     """Makes `path` hold `data`, durably; a crash leaves the old file or the new one, at worst a `.tmp` beside it."""
     temporary = path.with_name(path.name + TEMPORARY)
-    with temporary.open("wb") as file:
+    with removed_on_failure(temporary), temporary.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
     publish_file(temporary, path)
+
+
+@contextmanager
+def removed_on_failure(temporary: Path) -> Iterator[None]:
+    """On a full disk half a file takes the room that records need."""
+    try:
+        yield
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def publish_file(temporary: Path, path: Path) -> None:
