@@ -58,7 +58,7 @@ def prepare(
     *,
     normalizer: str = "c",
     keep_frames: bool = True,
-    nap_us: int = 1000,
+    nap_us: int = 2000,
     ring_bytes: int = 1 << 22,
 ) -> Callable[[], int]:
     """Opens the journal; the function returned records one connection to its end and gives the messages in files."""
