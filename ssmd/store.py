@@ -5,6 +5,7 @@
     ring gone, or of another boot     the segment files decide (ssmd.journal.recover), a new ring starts from them
     files shorter than committed      bytes were lost on disk: the files decide, what the ring still holds goes into a
                                       segment of its own, and the ring is made anew
+    ring damaged                      set aside as {ring}.damaged, then as if it were gone
 
 A clean end removes the ring: all it held is in sealed files then. One process holds a journal at a time; the locks of
 the ring and of the journal's folder see to that. Not for: sockets, decoding, what a record means.
@@ -95,17 +96,18 @@ class Store:
             with Ring.open(self._path, role=Role.PRODUCER, create=False) as ring:
                 resume, capacity = ring.resume(), ring.capacity
                 lacking = self._what_files_lack(ring)
+            if lacking:
+                return self._rescue(resume, lacking)
+            if capacity != self._environment.ring.size_bytes:
+                self._empty_ring()
+                Ring.create(self._path, self._environment.ring.size_bytes, resume)
         except MissingError:
             return self._from_files(Resume())
         except StaleError:
             self._log.warning("the ring is from before the last boot: the files decide what was recorded")
             return self._from_files(Resume())
-        if lacking:
-            self._log.error("the files lack bytes that were written to them", reason=lacking)
-            return self._rescue(resume, lacking)
-        if capacity != self._environment.ring.size_bytes:
-            self._empty_ring()
-            Ring.create(self._path, self._environment.ring.size_bytes, resume)
+        except DamageError as error:
+            return self._without_ring(error)
         return Recovery(resume.last_number, resume.last_recv_ns, resume.max_connection, resume.clean)
 
     def _what_files_lack(self, ring: Ring) -> str:
@@ -145,10 +147,25 @@ class Store:
 
     def _rescue(self, resume: Resume, lacking: str) -> Recovery:
         """The files were cut behind our back. Nothing that the ring still holds is given up for that."""
+        self._log.error("the files lack bytes that were written to them", reason=lacking)
         cut = recover(self._root).cut or (Cut(self._root, 0, 0, lacking, None),)
         self._empty_ring(forget_segment=True)
         again = self._from_files(replace(resume, clean=False))
         return replace(again, cut=(*cut, *again.cut))
+
+    def _without_ring(self, error: DamageError) -> Recovery:
+        """The ring itself cannot be believed: it is kept beside, and the files alone decide."""
+        kept = self._path.with_name(self._path.name + ".damaged")
+        kept.unlink(missing_ok=True)
+        kept.hardlink_to(self._path)
+        lost = Cut(self._path, 0, kept.stat().st_size, str(error), kept)
+        try:
+            found = self._from_files(Resume(clean=False))
+        except SsmdError:
+            kept.unlink()
+            raise
+        self._log.error("the ring is damaged and set aside", reason=str(error), kept=str(kept))
+        return replace(found, cut=(lost, *found.cut))
 
     def _empty_ring(self, *, forget_segment: bool = False) -> None:
         """All that the ring holds, into sealed files."""

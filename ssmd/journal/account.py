@@ -49,7 +49,10 @@ def _add_segment(facts: Account, tally: Tally, segment: Segment, check: Check | 
     for batch in reader.batches(segment):
         _add_batch(facts, tally, segment, batch)
         if builder is not None:
-            builder.add(batch)
+            try:
+                builder.add(batch)
+            except DamageError:  # of a record that is listed already
+                builder = None
         if check is not None:
             facts.damage += check(segment, batch)
     facts.findings += tally.findings(str(segment.path), len(facts.findings))
@@ -64,7 +67,11 @@ def _add_batch(facts: Account, tally: Tally, segment: Segment, batch: Batch) -> 
     before = 0 if batch.proved else tally.totals().records
     for view in tally.add(batch.data, batch.start, batch.stop, batch.offset):
         at = view.offset + shift
-        fact = fact_of(view, batch.data[at : at + view.length], str(segment.path))
+        try:
+            fact = fact_of(view, batch.data[at : at + view.length], str(segment.path))
+        except DamageError as error:  # a text that is no UTF-8: whatever else is wrong, the rest is judged
+            facts.damage.append(DamageFact(str(segment.path), view.offset, str(error)))
+            continue
         if isinstance(fact, GapFact):
             facts.gaps.append(fact)
         elif isinstance(fact, EventFact):

@@ -76,12 +76,12 @@ def failure(status: int, error: Any, path: str) -> SsmdError:
                 f"{path}: a ring of version {value}, this ssmd knows version {expected}",
                 hint="Let the ssmd that made it drain it, then remove the file.",
             )
+        case s if s == BAD_SIZE and what == "file size":
+            return DamageError(f"{path}: the ring was cut short: found {value} bytes, expected {expected}")
         case s if s == BAD_SIZE:
             return UsageError(
                 f"{path}: wrong {what}: found {value} bytes, expected {expected}",
-                hint="Use the size that the ring has, or drain and remove the ring first."
-                if what == "capacity"
-                else "The file was cut short: remove it. The journal's files say where to go on, and what is missing.",
+                hint="Use the size that the ring has, or drain and remove the ring first.",
             )
         case s if s == STALE:
             return StaleError(
