@@ -19,7 +19,8 @@ from recording import DATA_KINDS, Line, Recorder, events, gaps, segment_bytes, s
 
 HEADER_BYTES = 64 * 1024
 VERSION_AT, BOOT_ID_AT, HEAD_AT, TAIL_AT, COMMITS_AT, COMMIT_BYTES = 8, 32, 128, 256, 384, 128
-NUMBER_AT, KIND_AT, FINAL_AT = 16, 72, 128  # in a record; FINAL_AT in a checkpoint
+NUMBER_AT, RECV_NS_AT, KIND_AT = 16, 24, 72  # in a record
+CRC_AT, FINAL_AT = 96, 128  # in a checkpoint
 CHECKPOINT = b"\x0a\0"
 
 
