@@ -35,6 +35,9 @@ typedef struct book {
     uint32_t market_bytes;
     bool known; /* has a snapshot, and its connection lives */
     uint64_t epoch, changes;
+    uint64_t suspect; /* number of the record since which it cannot be right; 0 = nothing is known against it */
+    int64_t suspect_ns;
+    uint32_t why;
     side sides[2]; /* bids, asks */
 } book;
 
@@ -66,6 +69,7 @@ struct ssmd_tally {
     uint64_t finding_capacity;
     book *books;
     uint64_t book_count, book_capacity;
+    uint64_t suspects;
     table book_table;
 };
 
@@ -119,15 +123,19 @@ ssmd_tally *ssmd_tally_open(bool books)
     return tally;
 }
 
+static void book_free(book *b)
+{
+    free(b->market);
+    free(b->sides[0].levels);
+    free(b->sides[1].levels);
+}
+
 void ssmd_tally_close(ssmd_tally *tally)
 {
     if (tally == NULL)
         return;
-    for (uint64_t i = 0; i < tally->book_count; i++) {
-        free(tally->books[i].market);
-        free(tally->books[i].sides[0].levels);
-        free(tally->books[i].sides[1].levels);
-    }
+    for (uint64_t i = 0; i < tally->book_count; i++)
+        book_free(&tally->books[i]);
     free(tally->books);
     free(tally->book_table.slots);
     free(tally->channels);
@@ -449,6 +457,22 @@ static bool book_empty(const book *b)
     return b->sides[0].count == 0 && b->sides[1].count == 0;
 }
 
+static void book_doubt(ssmd_tally *tally, book *b, const ssmd_view *view, uint32_t why)
+{
+    if (b->suspect != 0)
+        return;
+    b->suspect = view->number;
+    b->suspect_ns = view->recv_ns;
+    b->why = why;
+    tally->suspects++;
+}
+
+static void book_trust(ssmd_tally *tally, book *b)
+{
+    tally->suspects -= b->suspect != 0;
+    b->suspect = 0;
+}
+
 static void book_snapshot(ssmd_tally *tally, const channel *in, book *b, const uint8_t *at, const ssmd_view *view)
 {
     book fresh = {0};
@@ -473,17 +497,20 @@ static void book_snapshot(ssmd_tally *tally, const channel *in, book *b, const u
     if (!b->known)
         tally->totals.books++;
     b->known = true;
+    book_trust(tally, b);
     b->epoch = in->epoch + tally->epoch;
     b->changes = in->changes;
     tally->totals.books_crossed += book_crossed(b);
 }
 
-static void book_delta(ssmd_tally *tally, book *b, const uint8_t *at, const ssmd_view *view)
+static void book_delta(ssmd_tally *tally, const channel *in, book *b, const uint8_t *at, const ssmd_view *view)
 {
     const uint8_t *body = at + view->body_at;
     uint16_t which = load_16(body + 2);
     if (!b->known) {
         tally->totals.deltas_orphaned++;
+        if (in->seen.first_seq == 1)
+            book_doubt(tally, b, view, SSMD_FINDING_ORPHAN);
         return;
     }
     if (which != SIDE_BID && which != SIDE_ASK)
@@ -494,6 +521,7 @@ static void book_delta(ssmd_tally *tally, book *b, const uint8_t *at, const ssmd
     if (negative) {
         tally->totals.levels_negative++;
         finding_add(tally, view, SSMD_FINDING_NEGATIVE, 0);
+        book_doubt(tally, b, view, SSMD_FINDING_NEGATIVE);
         b->epoch = UINT64_MAX; /* not compared with the next snapshot: it is known to be wrong */
     }
     tally->totals.books_crossed += book_crossed(b);
@@ -505,23 +533,34 @@ static void book_follow(ssmd_tally *tally, const channel *in, const uint8_t *at,
     if (b == NULL)
         tally->out_of_memory = true;
     else if (view->sub == BOOK_DELTA)
-        book_delta(tally, b, at, view);
+        book_delta(tally, in, b, at, view);
     else
         book_snapshot(tally, in, b, at, view);
 }
 
-/* A closed connection's books are history. */
+/* A closed connection's books are history: they leave the array and the table, so that a tally may run for months. */
 static void books_forget(ssmd_tally *tally, uint32_t connection)
 {
+    uint64_t kept = 0;
     for (uint64_t i = 0; i < tally->book_count; i++) {
         book *b = &tally->books[i];
-        if (!b->known || tally->channels[b->channel].seen.connection != connection)
+        if (tally->channels[b->channel].seen.connection != connection) {
+            tally->books[kept++] = *b;
             continue;
-        b->known = false;
-        for (int k = 0; k < 2; k++) {
-            free(b->sides[k].levels);
-            b->sides[k] = (side){0};
         }
+        book_trust(tally, b);
+        book_free(b);
+    }
+    if (kept == tally->book_count)
+        return;
+    table *t = &tally->book_table;
+    tally->book_count = t->used = kept;
+    memset(t->slots, 0, t->size * sizeof *t->slots);
+    for (uint32_t i = 0; i < kept; i++) {
+        uint64_t at = tally->books[i].hash & (t->size - 1);
+        while (t->slots[at] != 0)
+            at = (at + 1) & (t->size - 1);
+        t->slots[at] = i + 1;
     }
 }
 
@@ -650,4 +689,25 @@ uint64_t ssmd_tally_findings(const ssmd_tally *tally, uint64_t first, ssmd_findi
     if (n > 0)
         memcpy(out, tally->findings + first, n * sizeof *out);
     return n;
+}
+
+uint64_t ssmd_tally_suspects(const ssmd_tally *tally, ssmd_suspect *out, uint64_t capacity)
+{
+    uint64_t n = 0;
+    for (uint64_t i = 0; i < tally->book_count && n < tally->suspects && n < capacity; i++) {
+        const book *b = &tally->books[i];
+        if (b->suspect == 0)
+            continue;
+        const ssmd_channel *of = &tally->channels[b->channel].seen;
+        out[n++] = (ssmd_suspect){
+            .number = b->suspect,
+            .recv_ns = b->suspect_ns,
+            .market = b->market,
+            .market_bytes = b->market_bytes,
+            .connection = of->connection,
+            .sid = of->sid,
+            .why = b->why,
+        };
+    }
+    return tally->suspects;
 }

@@ -68,11 +68,22 @@ typedef struct ssmd_finding {
     uint32_t connection;
 } ssmd_finding;
 enum {
-    SSMD_FINDING_NUMBER = 0,  /* the record's number is not that of the one before plus one */
-    SSMD_FINDING_BOOK = 1,    /* a snapshot differs from the book that was replayed up to it */
-    SSMD_FINDING_NEGATIVE = 2 /* a delta takes a level below zero */
+    SSMD_FINDING_NUMBER = 0,   /* the record's number is not that of the one before plus one */
+    SSMD_FINDING_BOOK = 1,     /* a snapshot differs from the book that was replayed up to it */
+    SSMD_FINDING_NEGATIVE = 2, /* a delta takes a level below zero */
+    SSMD_FINDING_ORPHAN = 3    /* only of suspects: a delta for a market without snapshot */
 };
 #define SSMD_FINDINGS_LIMIT 10000u
+
+/* A book that cannot be right since record `number`, and had no snapshot after it. */
+typedef struct ssmd_suspect {
+    uint64_t number;
+    int64_t recv_ns;
+    const char *market; /* not terminated; valid until the next add */
+    uint32_t market_bytes;
+    uint32_t connection, sid;
+    uint32_t why; /* ssmd_finding's: SSMD_FINDING_NEGATIVE or SSMD_FINDING_ORPHAN */
+} ssmd_suspect;
 
 /* NULL when there is no memory. */
 SSMD_API ssmd_tally *ssmd_tally_open(bool books);
@@ -90,6 +101,10 @@ SSMD_API void ssmd_tally_totals(const ssmd_tally *tally, ssmd_totals *totals);
 SSMD_API uint64_t ssmd_tally_channels(const ssmd_tally *tally, uint64_t first, ssmd_channel *out, uint64_t capacity);
 SSMD_API uint64_t ssmd_tally_holes(const ssmd_tally *tally, uint64_t first, ssmd_hole *out, uint64_t capacity);
 SSMD_API uint64_t ssmd_tally_findings(const ssmd_tally *tally, uint64_t first, ssmd_finding *out, uint64_t capacity);
+
+/* The books that are suspect now: how many there are, of which at most `capacity` go to `out`. A market without
+ * snapshot is one only where its sid was seen from its first number on. */
+SSMD_API uint64_t ssmd_tally_suspects(const ssmd_tally *tally, ssmd_suspect *out, uint64_t capacity);
 
 #ifdef __cplusplus
 }

@@ -68,6 +68,25 @@ def _levels(levels: Iterable[tuple[int, int]]) -> dict[int, int]:
     return found
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Suspect:
+    """A book that cannot be right since record `number` (received at `recv_ns`), and had no snapshot after it."""
+
+    number: int
+    connection: int
+    sid: int
+    market: str
+    recv_ns: int
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.market}: {self.why} (record {self.number})"
+
+
+BELOW_ZERO = "a delta takes a level below zero"
+WITHOUT_SNAPSHOT = "a delta for a market without snapshot"
+
+
 @dataclass(slots=True)
 class _Known:
     book: Book

@@ -22,6 +22,7 @@ import structlog
 from gevent.event import Event as GreenEvent
 
 from ssmd import records
+from ssmd.book import Suspect
 from ssmd.children import Child, ChildSpec
 from ssmd.environment import Environment
 from ssmd.errors import EXIT_FAILED, EXIT_OK, ExchangeError, SsmdError, StorageError
@@ -29,7 +30,7 @@ from ssmd.exchange import Client, find_exchange
 from ssmd.health import Check, HealthServer, run_checks
 from ssmd.metrics import Reading, exposition
 from ssmd.status import Snapshot
-from ssmd.store import Store
+from ssmd.store import Store, journal_root
 from ssmd.wire import WireConnection
 
 ANCHOR_EVERY_S = 60.0
@@ -101,6 +102,7 @@ class Connector:
                 self._begin_records(store)
                 self._parts.append(self._spawn("watch", self._watch_forever))
                 self._parts.append(self._spawn("clock anchors", self._anchor_forever))
+                self._start_auditor()
                 self._start_clients()
                 self._parts.append(self._spawn("market refresh", self._refresh_forever))
                 self._stop.wait(duration_s)
@@ -159,6 +161,12 @@ class Connector:
             self._add_helper("flusher")
         self._add_helper("archiver")
 
+    def _start_auditor(self) -> None:
+        if self._environment.connector.check_books:
+            root = str(journal_root(self._environment))
+            arguments = ("-m", "ssmd.auditor", root, "--since-ns", str(self._began_ns))
+            self._add_child(ChildSpec("auditor", arguments, on_line=self._auditor_said))
+
     def _add_helper(self, name: str) -> None:
         """A part of ssmd that runs in the same environment, and logs in lines of JSON as we do."""
         arguments = ("-m", f"ssmd.{name}", *self._environment_arguments)
@@ -180,6 +188,15 @@ class Connector:
             self._child_log(event, level=level, **{"part": name, **said})
         else:
             self._log.warning("helper says", part=name, line=line)
+
+    def _auditor_said(self, line: str) -> None:
+        suspect = _object(line).get("suspect")
+        if not isinstance(suspect, dict):
+            self._helper_said("auditor", line)
+            return
+        found = Suspect(**suspect)
+        for client in self._clients:
+            client.suspect(found)
 
     def _simulator_said(self, line: str) -> None:
         said = _object(line)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from ssmd.book import Suspect
 from ssmd.environment import Environment
 from ssmd.errors import UsageError
 from ssmd.wire import WireConnection
@@ -73,6 +74,9 @@ class Client(Protocol):
 
     def stop(self) -> None:
         """Asks `run` to end: closes the socket and writes what is to be recorded of that."""
+
+    def suspect(self, found: Suspect) -> None:
+        """A book that was recorded cannot be right. Of another connection than the present one: no matter any more."""
 
 
 class Exchange(Protocol):

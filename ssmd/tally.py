@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ssmd.book import Replay
+from ssmd.book import BELOW_ZERO, WITHOUT_SNAPSHOT, Replay, Suspect
 from ssmd.quality import FINDING_BOOK, FINDING_NEGATIVE, FINDING_NUMBER, KIND_NAMES, Channel, Finding, Hole, Totals
 
 BOOK, CONTROL, GAP, CONNECTION, CLOCK, CHECKPOINT = 3, 6, 7, 8, 9, 10  # ordinals of the schema's union
@@ -77,6 +77,7 @@ class PlainTally:
     _sids: dict[tuple[int, int], _Sid] = field(default_factory=dict)
     _known: set[tuple[int, int, str]] = field(default_factory=set)
     _books: int = 0
+    _suspects: dict[tuple[int, int, str], Suspect] = field(default_factory=dict)
     _past: list[Replay] = field(default_factory=list)  # of closed connections
 
     def add(self, records: Iterable[Seen]) -> None:
@@ -123,6 +124,7 @@ class PlainTally:
                     self._past.append(seen.replay)
                     seen.replay = Replay()
                     self._known = {key for key in self._known if key[:2] != (connection, sid)}
+                    self._suspects = {key: s for key, s in self._suspects.items() if key[:2] != (connection, sid)}
 
     def _frame(self, record: Seen) -> None:
         seen = self._sid(record)
@@ -135,7 +137,7 @@ class PlainTally:
         if record.kind == CONTROL and record.sub == _OK:
             seen.replay.changed()
         if rises and record.kind == BOOK and record.market is not None:
-            self._book(record, seen.replay, record.market)
+            self._book(record, seen, record.market)
 
     def _sequence(self, record: Seen, seen: _Sid) -> bool:
         """False: the number did not rise, so the frame says again what was said before: books ignore it."""
@@ -153,16 +155,28 @@ class PlainTally:
         seen.last_seq = max(seen.last_seq, record.seq)
         return rises
 
-    def _book(self, record: Seen, replay: Replay, market: str) -> None:
+    def _book(self, record: Seen, seen: _Sid, market: str) -> None:
+        replay, key = seen.replay, (record.connection, record.sid, market)
         if isinstance(record.book, Snapshot):
-            key = (record.connection, record.sid, market)
+            self._suspects.pop(key, None)
             self._books += key not in self._known
             self._known.add(key)
             bids, asks, request_id = record.book
             if not replay.snapshot(market, bids, asks, asked=request_id != 0):
                 self._finding(record, FINDING_BOOK, 0)
-        elif isinstance(record.book, Delta) and not replay.delta(market, *record.book):
-            self._finding(record, FINDING_NEGATIVE, 0)
+        elif isinstance(record.book, Delta):
+            if market not in replay.books and seen.first_seq == 1:
+                self._suspect(record, key, WITHOUT_SNAPSHOT)
+            if not replay.delta(market, *record.book):
+                self._finding(record, FINDING_NEGATIVE, 0)
+                self._suspect(record, key, BELOW_ZERO)
+
+    def _suspect(self, record: Seen, key: tuple[int, int, str], why: str) -> None:
+        self._suspects.setdefault(key, Suspect(record.number, *key, record.recv_ns, why))
+
+    def suspects(self) -> list[Suspect]:
+        """The books that cannot be right now."""
+        return list(self._suspects.values())
 
     def _sid(self, record: Seen) -> _Sid:
         return self._sids.setdefault((record.connection, record.sid), _Sid())

@@ -53,6 +53,7 @@ LAYERS: dict[int, tuple[str, ...]] = {
         "ssmd.status",
         "ssmd.flusher",
         "ssmd.archiver",
+        "ssmd.auditor",
         "ssmd.publisher",
         "ssmd.secmaster",
         "ssmd.replay",

@@ -304,6 +304,7 @@ def test_the_c_tally_counts_what_the_plain_twin_counts(tmp_path: Path, seed: int
     assert fast.channels() == plain.channels()
     assert fast.holes() == plain.holes
     assert fast.findings("", 0) == plain.findings
+    assert sorted(fast.suspects()) == sorted(plain.suspects())
 
 
 def test_the_random_journals_reach_every_count(tmp_path: Path) -> None:
@@ -314,6 +315,7 @@ def test_the_random_journals_reach_every_count(tmp_path: Path) -> None:
     totals = plain.totals()
     assert all(getattr(totals, name) for name in Totals._fields)
     assert totals.books_checked > totals.books_mismatched > 0
+    assert plain.suspects()
 
 
 def test_the_events_of_a_batch_come_out_of_the_tally(tmp_path: Path) -> None:

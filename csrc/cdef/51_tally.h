@@ -39,6 +39,14 @@ typedef struct ssmd_finding {
     uint32_t what;
     uint32_t connection;
 } ssmd_finding;
+typedef struct ssmd_suspect {
+    uint64_t number;
+    int64_t recv_ns;
+    const char *market;
+    uint32_t market_bytes;
+    uint32_t connection, sid;
+    uint32_t why;
+} ssmd_suspect;
 ssmd_tally *ssmd_tally_open(bool books);
 void ssmd_tally_close(ssmd_tally *tally);
 int ssmd_tally_add(ssmd_tally *tally, const uint8_t *data, uint64_t n, uint64_t offset, ssmd_view *events,
@@ -47,3 +55,4 @@ void ssmd_tally_totals(const ssmd_tally *tally, ssmd_totals *totals);
 uint64_t ssmd_tally_channels(const ssmd_tally *tally, uint64_t first, ssmd_channel *out, uint64_t capacity);
 uint64_t ssmd_tally_holes(const ssmd_tally *tally, uint64_t first, ssmd_hole *out, uint64_t capacity);
 uint64_t ssmd_tally_findings(const ssmd_tally *tally, uint64_t first, ssmd_finding *out, uint64_t capacity);
+uint64_t ssmd_tally_suspects(const ssmd_tally *tally, ssmd_suspect *out, uint64_t capacity);

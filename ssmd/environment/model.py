@@ -185,6 +185,7 @@ class Connector(_Section):
     reconnect: Reconnect = Reconnect()
     subscribe_batch: Annotated[int, Field(ge=1, le=10_000)] = 256  # markets named in one command
     max_markets_per_connection: Annotated[int, Field(ge=1, le=500_000)] = 10_000  # beyond: one more socket
+    check_books: bool = True  # keep books beside the recording, and ask for those that cannot be right
     use_yes_price: bool = True  # ask for NO prices on the YES scale; records are the same either way
 
 

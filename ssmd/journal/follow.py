@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ssmd.errors import StorageError
 from ssmd.journal.paths import OPEN, Segment, State, find
-from ssmd.journal.reader import Damage, Record, SegmentReader, records_of, select
+from ssmd.journal.reader import Batch, Damage, Record, SegmentReader, records_of, select
 from ssmd.native.walk import Filter, ViewReader
 
 
@@ -32,10 +32,15 @@ class Follower:
 
     def step(self) -> Iterator[Record]:
         """Every record that can be read now. Exhaust it before the next step."""
+        for segment, batch in self.batches():
+            yield from records_of(segment, batch, self._views)
+
+    def batches(self) -> Iterator[tuple[Segment, Batch]]:
+        """The same as whole batches, nothing filtered but the segments by time. Exhaust it before the next step."""
         if not self._tails or any(tail.hungry for tail in self._tails.values()):
             self._look()
         for tail in list(self._tails.values()):
-            yield from tail.step(self._views)
+            yield from tail.step()
 
     def close(self) -> None:
         for tail in self._tails.values():
@@ -71,16 +76,16 @@ class _Tail:
         if _order(segment) > max([self._last, *map(_order, self._next)]):
             self._next.append(segment)
 
-    def step(self, views: ViewReader) -> Iterator[Record]:
+    def step(self) -> Iterator[tuple[Segment, Batch]]:
         while True:
             # Taken before reading: what lies in the present segment when a later one exists is all there will be.
             successor = bool(self._next)
-            yield from self._read(views)
+            yield from self._read()
             if self._reader is not None:
                 if not (successor or self._reader.walk.final or self._reader.damage):
                     self._shrunk()
                     return
-                yield from self._leave(views)
+                yield from self._leave()
             if not self._next:
                 return
             self._enter(self._next.pop(0))
@@ -97,22 +102,22 @@ class _Tail:
         except StorageError as error:
             self._damage.append(Damage(segment.path, 0, str(error)))
 
-    def _read(self, views: ViewReader) -> Iterator[Record]:
+    def _read(self) -> Iterator[tuple[Segment, Batch]]:
         reader = self._reader
         if reader is None:
             return
         while (batch := reader.poll()) is not None:
-            yield from records_of(reader.segment, batch, views)
+            yield reader.segment, batch
 
-    def _leave(self, views: ViewReader) -> Iterator[Record]:
+    def _leave(self) -> Iterator[tuple[Segment, Batch]]:
         reader = self._reader
         assert reader is not None
         if reader.source.size_bytes() < reader.walk.offset and reader.segment.state == State.OPEN:
             self._cut_back(reader)
-            yield from self._read(views)
+            yield from self._read()
         tail = reader.finish(sealed=not _still_open(reader.segment))
         if tail is not None:
-            yield from records_of(reader.segment, tail, views)
+            yield reader.segment, tail
         if reader.damage is not None:
             self._damage.append(reader.damage)
         self.close()

@@ -29,6 +29,7 @@ from gevent.lock import RLock
 from gevent.queue import Queue
 
 from ssmd import records
+from ssmd.book import Suspect
 from ssmd.environment import Environment
 from ssmd.errors import ExchangeError, RefusedError, SsmdError, UsageError
 from ssmd.exchange import ClientState, Recorder
@@ -244,6 +245,11 @@ class Client:
         self._plan = plan
         if self._loss is None:
             self._perform(lambda session: session.change_plan(plan, self._recorder.now_ns()))
+
+    def suspect(self, found: Suspect) -> None:
+        """The book of a market cannot be right: asks the exchange for it."""
+        if self._loss is None and found.connection == self.state.connection:
+            self._perform(lambda session: session.suspect(found, self._recorder.now_ns()))
 
     # ---- one connection ----------------------------------------------------------------------
 

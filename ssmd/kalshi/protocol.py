@@ -39,6 +39,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final, TypeAlias
 
+from ssmd.book import Suspect
 from ssmd.kalshi import messages
 from ssmd.kalshi.messages import CHANNELS, Reaction, error_code
 from ssmd.kalshi.planner import ALL, COMMAND_BATCH, All, ConnectionPlan, Held, Markets, Step, StepKind, after, next_step
@@ -48,6 +49,7 @@ from ssmd.wire import Event, EventKind
 SECOND_NS: Final = 1_000_000_000
 PING_PAYLOAD: Final = b"ssmd"
 NAMED_AT_MOST: Final = 20  # tickers spelled out in a record or a warning; the rest is counted
+STRANGERS_AT_MOST: Final = 1000  # markets that were never asked for, each a Gap record once
 ORPHANS_AT_MOST: Final = 1000  # events kept for a sid whose reply has not come yet
 
 
@@ -254,6 +256,7 @@ class _Channel:
     doubtful: set[str] = field(default_factory=set)  # confirmed, but missing in the list of the reply
     kept: set[str] = field(default_factory=set)  # not wanted, but the exchange does not delete them
     suspects: dict[str, None] = field(default_factory=dict)  # books that need a snapshot, in order
+    fresh: dict[str, int] = field(default_factory=dict)  # number of the record with the last snapshot asked for
     suspect_all: bool = False  # every book that is held when the next resync starts
     resync_failures: int = 0
     leave: bool = False  # unsubscribe although wanted: what is held is beyond repair
@@ -357,6 +360,7 @@ class Session:
         self._last_token = 0
         self._tokens: dict[int, _Gap] = {}
         self._orphans: dict[int, list[Event]] = {}
+        self._strangers: set[tuple[int, str]] = set()
         self._set_plan(plan)
 
     # ---- to look at -------------------------------------------------------------------------------------------------
@@ -441,7 +445,7 @@ class Session:
             case EventKind.REPLY:
                 self._reply(event)
             case EventKind.SNAPSHOT:
-                self._snapshot(event.id, event.data.decode("utf-8", "replace"))
+                self._snapshot(event.id, event.data.decode("utf-8", "replace"), event.number)
             case EventKind.GAP | EventKind.UNDECODED:
                 self._loss(event)
             case EventKind.REPEAT:
@@ -482,17 +486,28 @@ class Session:
             self._go(channel)
         return self._done()
 
-    def suspect(self, sid: int, market: str, now_ns: int) -> list[Action]:
-        """The book of one market is wrong (a level below zero, a delta without snapshot): asks for a new snapshot."""
+    def suspect(self, found: Suspect, now_ns: int) -> list[Action]:
+        """The book of one market cannot be right: asks for a new snapshot, unless one came since."""
         if not self._at(now_ns):
             return []
-        channel = self._sids.get(sid)
-        if channel is None or not channel.book or market not in _named(channel.held):
-            self._warn(f"suspect:{market}", f"{market} (sid {sid}): its book is wrong, and it is not subscribed to")
-        elif market not in channel.suspects and not channel.suspect_all:
-            gap = self._gap(GapCause.BOOK_STATE, f"{market}: the book cannot be right", sid=sid)
+        channel, market = self._sids.get(found.sid), found.market
+        if channel is None or not channel.book:
+            self._warn(f"suspect:{market}", f"{found}: on sid {found.sid}, which is no subscription to books")
+        elif market not in _named(channel.held):
+            self._stranger(found)
+        elif found.number > channel.fresh.get(market, 0) and market not in channel.suspects and not channel.suspect_all:
+            gap = self._gap(GapCause.BOOK_STATE, str(found), sid=found.sid, from_ns=found.recv_ns)
             self._mark(channel, gap, market)
         return self._done()
+
+    def _stranger(self, found: Suspect) -> None:
+        """Deltas of a market that was not asked for: recorded once. There is no book of it that could be mended."""
+        key = (found.sid, found.market)
+        if key not in self._strangers and len(self._strangers) < STRANGERS_AT_MOST:
+            self._strangers.add(key)
+            what = f"{found}; it is not subscribed to"
+            self._gap(GapCause.BOOK_STATE, what, sid=found.sid, from_ns=found.recv_ns)
+            self._warn(f"suspect:{found.market}", what)
 
     def recorded(self, token: int, number: int) -> list[Action]:
         """The Gap record that was asked for with `token` has this number."""
@@ -863,13 +878,14 @@ class Session:
             self._move(channel, Input.RESTART)
         self._go(channel)
 
-    def _snapshot(self, command_id: int, market: str) -> None:
+    def _snapshot(self, command_id: int, market: str, number: int) -> None:
         command = self._commands.get(command_id)
         if command is None or market not in command.awaiting:
             return  # of a resync that was started anew
         channel = command.channel
         command.awaiting.discard(market)
         channel.suspects.pop(market, None)
+        channel.fresh[market] = number
         command.deadline_ns = self._now_ns + self._settings.command_timeout_ns
         if command.awaiting:
             self._move(channel, Input.SNAPSHOT)
@@ -911,11 +927,16 @@ class Session:
         channel.sid, channel.held, channel.settled = 0, None, False
         channel.suspects, channel.suspect_all, channel.leave, channel.resync_failures = {}, False, False, 0
         channel.kept.clear()
+        channel.fresh.clear()
 
-    def _gap(self, cause: GapCause, detail: str, *, sid: int = 0, from_seq: int = 0, to_seq: int = 0) -> _Gap:
+    def _gap(
+        self, cause: GapCause, detail: str, *, sid: int = 0, from_seq: int = 0, to_seq: int = 0, from_ns: int = 0
+    ) -> _Gap:
         self._last_token += 1
         gap = self._tokens[self._last_token] = _Gap()
-        self._out.append(RecordGap(self._last_token, cause, detail, sid, from_seq, to_seq, from_ns=self._now_ns))
+        self._out.append(
+            RecordGap(self._last_token, cause, detail, sid, from_seq, to_seq, from_ns=from_ns or self._now_ns)
+        )
         return gap
 
     # ---- pauses -----------------------------------------------------------------------------------------------------

@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ssmd._native import ffi, lib
+from ssmd.book import BELOW_ZERO, WITHOUT_SNAPSHOT, Suspect
 from ssmd.native.failure import DAMAGED, MORE, OK
 from ssmd.native.walk import Buffer, View, views_of
 from ssmd.quality import KIND_NAMES, Channel, Finding, Hole, Totals
 
 _EVENTS_A_CALL = 1024
 _ITEMS_A_CALL = 4096
+_NEGATIVE = 2  # SSMD_FINDING_NEGATIVE
 _CHANNEL = struct.Struct("<IIQQQQQqqQ")
 _HOLE = struct.Struct("<IIQQqqQ")
 _FINDING = struct.Struct("<QQQII")
@@ -72,6 +74,24 @@ class Tally:
         """Findings from the `first`-th on, all of them in `segment`."""
         items = self._all(lib.ssmd_tally_findings, "ssmd_finding", _FINDING, first)
         return [Finding(segment, *item) for item in items]
+
+    def suspects(self) -> list[Suspect]:
+        """The books that cannot be right now; at most 4096 of them."""
+        if not lib.ssmd_tally_suspects(self._tally, ffi.NULL, 0):
+            return []
+        out = ffi.new("ssmd_suspect[]", _ITEMS_A_CALL)
+        count = min(int(lib.ssmd_tally_suspects(self._tally, out, _ITEMS_A_CALL)), _ITEMS_A_CALL)
+        return [
+            Suspect(
+                number=int(raw.number),
+                connection=int(raw.connection),
+                sid=int(raw.sid),
+                market=bytes(ffi.buffer(raw.market, raw.market_bytes)).decode("utf-8", "replace"),
+                recv_ns=int(raw.recv_ns),
+                why=BELOW_ZERO if raw.why == _NEGATIVE else WITHOUT_SNAPSHOT,
+            )
+            for raw in (out[i] for i in range(count))
+        ]
 
     def _all(self, get: Callable[..., int], name: str, layout: struct.Struct, first: int = 0) -> list[tuple[Any, ...]]:
         if ffi.sizeof(name) != layout.size:

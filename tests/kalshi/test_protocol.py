@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ssmd.book import Suspect
 from ssmd.kalshi.planner import ALL, ConnectionPlan, Markets
 from ssmd.kalshi.protocol import (
     TRANSITIONS,
@@ -621,23 +622,43 @@ def test_a_frame_of_another_channel_that_could_not_be_decoded_is_a_warning() -> 
     assert kinds(talk.event(EventKind.UNDECODED, sid=1, seq=9, data=b"trade")) == [WARN]
 
 
+def suspect(market: str, *, sid: int = 1, number: int = 500) -> Suspect:
+    return Suspect(number=number, connection=3, sid=sid, market=market, recv_ns=99 * SECOND, why="it is wrong")
+
+
 def test_one_suspect_market_is_resynced_alone() -> None:
+    """The Gap begins when the frame that showed it was received."""
     talk = live("ABC")
-    assert talk.keep(talk.session.suspect(1, "B", talk.now)) == [
-        RecordGap(1, GapCause.BOOK_STATE, "B: the book cannot be right", sid=1, from_ns=talk.now),
+    assert talk.keep(talk.session.suspect(suspect("B"), talk.now)) == [
+        RecordGap(1, GapCause.BOOK_STATE, "B: it is wrong (record 500)", sid=1, from_ns=99 * SECOND),
         SendText(
             b'{"id":3,"cmd":"update_subscription","params":{"sids":[1],"action":"get_snapshot","market_tickers":["B"]}}'
         ),
     ]
-    assert talk.session.suspect(1, "B", talk.now) == []
+    assert talk.session.suspect(suspect("B"), talk.now) == []
     talk.session.recorded(1, 55)
     assert talk.snapshots(3, "B") == [RecordEvent(RESYNCED, 1, BOOK, 3, gap_number=55)]
 
 
+def test_what_was_wrong_before_the_last_snapshot_asked_for_is_mended_already() -> None:
+    """Who watches the books is behind: he may tell of a record from before the resync."""
+    talk = live("A")
+    talk.gap(1, number=77)
+    talk.event(EventKind.SNAPSHOT, id=3, sid=1, seq=9, number=600, data=b"A")
+    assert talk.session.suspect(suspect("A", number=599), talk.now) == []
+    assert kinds(talk.session.suspect(suspect("A", number=601), talk.now)) == [GAP, SEND]
+
+
+def test_a_suspect_during_a_resync_of_everything_is_part_of_it() -> None:
+    talk = live("A")
+    talk.gap(1, number=77)
+    assert talk.session.suspect(suspect("A"), talk.now) == []
+
+
 def test_a_market_that_becomes_suspect_in_a_resync_of_others_comes_next() -> None:
     talk = live("ABC")
-    talk.keep(talk.session.suspect(1, "B", talk.now))
-    assert kinds(talk.keep(talk.session.suspect(1, "A", talk.now))) == [GAP]
+    talk.keep(talk.session.suspect(suspect("B"), talk.now))
+    assert kinds(talk.keep(talk.session.suspect(suspect("A"), talk.now))) == [GAP]
     talk.session.recorded(1, 55)
     talk.session.recorded(2, 56)
     talk.snapshots(3, "B")
@@ -645,9 +666,18 @@ def test_a_market_that_becomes_suspect_in_a_resync_of_others_comes_next() -> Non
     assert [e.gap_number for e in of(RecordEvent, talk.snapshots(4, "A"))] == [55, 56]
 
 
-@pytest.mark.parametrize(("sid", "market"), [(1, "Z"), (9, "A")])
-def test_a_suspect_that_is_not_ours_is_a_warning(sid: int, market: str) -> None:
-    assert kinds(live("ABC").session.suspect(sid, market, 101 * SECOND)) == [WARN]
+def test_deltas_of_a_market_that_was_not_asked_for_are_one_gap_without_end() -> None:
+    """There is no book of it to mend: nothing is sent, and no event ends the Gap."""
+    talk = live("ABC")
+    out = talk.session.suspect(suspect("Z"), talk.now)
+    assert kinds(out) == [GAP, WARN] and of(RecordGap, out)[0].cause is GapCause.BOOK_STATE
+    assert talk.session.recorded(1, 55) == []
+    assert talk.session.suspect(suspect("Z", number=501), talk.now) == []
+    assert talk.session.open_gaps == ()
+
+
+def test_a_suspect_on_a_sid_that_is_gone_is_a_warning() -> None:
+    assert kinds(live("ABC").session.suspect(suspect("A", sid=9), 101 * SECOND)) == [WARN]
 
 
 def test_snapshots_that_do_not_come_are_asked_for_once_more_and_then_subscribed_anew() -> None:
