@@ -129,7 +129,7 @@ def test_an_end_of_the_local_exchange_and_of_its_recorder(tmp_path: Path) -> Non
         with log_path.open("wb") as log:
             process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
         wait_until(lambda: b'"subscribed"' in log_path.read_bytes(), what="a subscription")  # noqa: B023
-        assert len(processes_naming(tmp_path)) == 4  # recorder, simulator, archiver, auditor
+        wait_until(lambda: len(processes_naming(tmp_path)) == 4, what="recorder, simulator, archiver and auditor")
         process.send_signal(number)
         assert process.wait(60) == code, log_path.read_text()
         wait_until(lambda: not processes_naming(tmp_path), what="the end of all processes")
