@@ -34,7 +34,7 @@ from ssmd.store import Store, journal_root
 from ssmd.wire import WireConnection
 
 ANCHOR_EVERY_S = 60.0
-REFRESH_EVERY_S = 300.0
+REFRESH_EVERY_S = 60.0
 WATCH_EVERY_S = 0.2
 ALARM_AFTER_LOOKS = 5
 STOP_BUDGET_S = 4.0  # the contract is 5 s from the signal to the exit, which itself takes a moment
@@ -68,6 +68,7 @@ class Connector:
         self._began_ns = time.time_ns()
         self._gaps: dict[str, int] = {cause.name.lower(): 0 for cause in records.GapCause}
         self._outage_gap = 0
+        self._unreached = ""  # why the exchange could not be asked for its markets, while that is so
         self._store: Store | None = None
         self._clients: list[Client] = []
         self._children: list[Child] = []
@@ -94,9 +95,12 @@ class Connector:
         # Whatever the user has to mend is found before anything is made: secrets, certificates, the port, the folder.
         self._exchange = find_exchange(self._environment.feed)(self._environment, self, self._secret, self._simulator)
         health = self._open_health()
+        timer = gevent.spawn_later(duration_s, self.stop) if duration_s is not None else None
         try:
             store = self._store = Store(self._environment)
             self.opened = True
+            folder = str(self._environment.storage.path)
+            self._log.info("recording", folder=folder, ring=str(self._environment.ring.path))
             try:
                 self._start_helpers()
                 self._begin_records(store)
@@ -105,10 +109,13 @@ class Connector:
                 self._start_auditor()
                 self._start_clients()
                 self._parts.append(self._spawn("market refresh", self._refresh_forever))
-                self._stop.wait(duration_s)
+                settle_memory()
+                self._stop.wait()
             finally:
                 self._shut_down(store)
         finally:
+            if timer is not None:
+                timer.kill()
             health.stop()
         if self._failure is not None:
             raise self._failure
@@ -275,7 +282,12 @@ class Connector:
                 return answer
             if not isinstance(answer, ExchangeError):
                 raise answer
+            self._unreached = str(answer.args[0])
             self._log.warning("the markets could not be looked up", reason=str(answer), again_in_s=wait_s)
+            if not self._outage_gap:  # nothing is seen from the start of this run to the first full subscription
+                self._outage_gap = self._record_gap(
+                    records.GapCause.DISCONNECT, from_ns=self._began_ns, detail=self._unreached
+                )
             self._stop.wait(wait_s)
             wait_s = min(wait_s * 2, self._environment.connector.reconnect.max_s)
         return []
@@ -429,11 +441,11 @@ class Connector:
 
     def _check_connections(self) -> str | None:
         if not self._clients:
-            return "no client was started yet"
+            return self._unreached or "no client was started yet"
         limit_ns = int(self._environment.connector.stall_after_s * 1e9)
         for client in self._clients:
             state = client.state
-            if state.phase in ("waiting", "stopped"):
+            if state.phase in ("waiting", "stopped") or (state.phase == "connecting" and state.detail):
                 return f"{state.name} is not connected{': ' + state.detail if state.detail else ''}"
             silent_ns = self.now_ns() - max(state.last_recv_ns, state.opened_ns)
             if state.opened_ns and state.phase in ("subscribing", "live") and silent_ns > limit_ns:

@@ -5,6 +5,7 @@ Pure text from numbers: who prints it, and where, is the caller's. Not for: logs
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -39,34 +40,38 @@ def human_bytes(count: float) -> str:
 
 
 def human_duration(seconds: float) -> str:
-    """3725 -> '1h02m05s'."""
+    """2.8 -> '2.8s', 3725 -> '1h02m05s'."""
+    if seconds < 60:
+        return f"{int(seconds * 10) / 10:.1f}s"
     whole = int(seconds)
     hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
     if hours:
         return f"{hours}h{minutes:02}m{rest:02}s"
-    return f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
+    return f"{minutes}m{rest:02}s"
 
 
 def live_line(now: Snapshot, before: Snapshot) -> str:
     """The line of a terminal; rates are those since `before`."""
     span_s = max(now.elapsed_s - before.elapsed_s, 1e-9)
-    parts = [
+    parts = [f"TROUBLE: {now.trouble}"] if now.trouble else []
+    parts += [
         human_duration(now.elapsed_s),
         f"{(now.frames - before.frames) / span_s:,.0f} messages/s",
         f"{now.records:,} records",
         f"{human_bytes(now.written_bytes)} written",
-        f"lag {now.lag_records:,}",
+        f"lag {now.lag_records:,} records",
         f"gaps {now.gaps}" + (f" ({now.unresolved} open)" if now.unresolved else ""),
         f"reconnects {now.reconnects}",
         f"live {now.live}/{now.clients}",
     ]
-    if now.trouble:
-        parts.append(f"TROUBLE: {now.trouble}")
     return " · ".join(parts)
 
 
-def summary(end: Snapshot, *, folder: str, sealed: bool) -> str:
-    """The closing words of a run."""
+def summary(end: Snapshot, *, folder: str, command: str, sealed: bool) -> str:
+    """The closing words of a run; `command` is how this user calls ssmd."""
+    if not end.frames:
+        return f"NOTHING was recorded in {human_duration(end.elapsed_s)}: {end.trouble or 'the exchange sent nothing'}."
+    place = shlex.quote(folder)
     kinds = ", ".join(
         f"{count:,} {kind}" for kind, count in sorted(end.by_kind.items(), key=lambda item: -item[1]) if count
     )
@@ -80,8 +85,8 @@ def summary(end: Snapshot, *, folder: str, sealed: bool) -> str:
         f"  reconnects  {end.reconnects}",
     ]
     if end.unparsed:
-        lines.append(f"  unparsed    {end.unparsed:,} messages, kept as bytes: ssmd cat {folder} --kind unparsed")
+        lines.append(f"  unparsed    {end.unparsed:,} messages, kept as bytes: {command} cat {place} --kind unparsed")
     if end.lag_records:
         lines.append(f"  in the ring {end.lag_records:,} records, not in a file yet: start again to write them")
-    lines.append(f"Prove it: ssmd verify {folder}")
+    lines.append(f"Prove it: {command} verify {place}")
     return "\n".join(lines)

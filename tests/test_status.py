@@ -30,7 +30,7 @@ def test_sizes_are_shown_in_the_largest_unit_that_fits(count: int, text: str) ->
     assert human_bytes(count) == text
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0.9, "0s"), (59, "59s"), (61, "1m01s"), (3725, "1h02m05s")])
+@pytest.mark.parametrize(("seconds", "text"), [(0.96, "0.9s"), (59, "59.0s"), (61, "1m01s"), (3725, "1h02m05s")])
 def test_durations_are_shown_in_hours_minutes_seconds(seconds: float, text: str) -> None:
     assert human_duration(seconds) == text
 
@@ -38,22 +38,28 @@ def test_durations_are_shown_in_hours_minutes_seconds(seconds: float, text: str)
 def test_the_live_line_shows_the_rate_since_the_line_before() -> None:
     line = live_line(replace(QUIET, elapsed_s=12.0, frames=1500), QUIET)
     assert "250 messages/s" in line
-    assert "gaps 0 · reconnects 0 · live 1/1" in line
+    assert "lag 0 records · gaps 0 · reconnects 0 · live 1/1" in line
 
 
-def test_trouble_stands_in_the_live_line_in_words() -> None:
-    assert live_line(replace(QUIET, trouble="the disk is full"), QUIET).endswith("TROUBLE: the disk is full")
+def test_trouble_stands_first_in_the_live_line_where_a_narrow_terminal_shows_it() -> None:
+    assert live_line(replace(QUIET, trouble="the disk is full"), QUIET).startswith("TROUBLE: the disk is full · ")
 
 
 def test_the_summary_names_what_was_captured_and_how_to_prove_it() -> None:
-    text = summary(QUIET, folder="data", sealed=True)
-    assert "Captured 1,000 messages in 10s (100 a second)." in text
+    text = summary(QUIET, folder="my data", command=".venv/bin/ssmd", sealed=True)
+    assert "Captured 1,000 messages in 10.0s (100 a second)." in text
     assert "1,010: 900 book, 100 trade" in text
     assert "nothing is known to be missing" in text
-    assert text.endswith("Prove it: ssmd verify data")
+    assert text.endswith("Prove it: .venv/bin/ssmd verify 'my data'")
 
 
 def test_the_summary_says_what_is_not_in_a_file_yet() -> None:
-    text = summary(replace(QUIET, lag_records=7), folder="data", sealed=False)
+    text = summary(replace(QUIET, lag_records=7), folder="data", command="ssmd", sealed=False)
     assert "NOT sealed" in text
     assert "7 records, not in a file yet" in text
+
+
+def test_a_run_that_received_nothing_does_not_speak_of_completeness() -> None:
+    end = replace(QUIET, frames=0, trouble="the name does not resolve")
+    text = summary(end, folder="data", command="ssmd", sealed=True)
+    assert text == "NOTHING was recorded in 10.0s: the name does not resolve."

@@ -22,7 +22,7 @@ def main(arguments: Sequence[str]) -> int:
     made.epilog = EPILOG
     made.add_argument("action", choices=["check", "list"])
     made.add_argument("environment", nargs="?", metavar="ENV", help="name of an environment, or path of its file")
-    made.add_argument("--ready", action="store_true", help="check: exit 2 unless ssmd run would start")
+    made.add_argument("--ready", action="store_true", help="check: exit 2 also if a secret is not set or not readable")
     options.add_changes(made)
     chosen = made.parse_args(list(arguments))
     if chosen.action == "list":

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TextIO
 
 import gevent
@@ -37,9 +39,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value < 1e9:
-        raise argparse.ArgumentTypeError("must be a positive number of seconds")
+        raise argparse.ArgumentTypeError(f"must be a number of seconds, such as 120 (found {text!r})")
     return value
 
 
@@ -60,10 +65,16 @@ def main(arguments: Sequence[str]) -> int:
     finally:
         showing.kill()
         if connector.opened:
-            print(
-                summary(connector.snapshot(), folder=str(environment.storage.path), sealed=connector.drained),
-                flush=True,
-            )
+            folder = str(environment.storage.path)
+            print(summary(connector.snapshot(), folder=folder, command=command(), sealed=connector.drained), flush=True)
+
+
+def command() -> str:
+    """How this user can call `ssmd`: the program beside this Python, as short as it can be written from here."""
+    program = Path(sys.executable).with_name("ssmd")
+    if not program.exists():
+        return f"{shlex.quote(sys.executable)} -m ssmd"
+    return shlex.quote(str(program.relative_to(Path.cwd()) if program.is_relative_to(Path.cwd()) else program))
 
 
 class Screen:
@@ -72,9 +83,14 @@ class Screen:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._line = ""
+        self._begun = ""
 
     def write(self, text: str) -> int:
-        self._stream.write(CLEAR_LINE + text + (self._line if text.endswith("\n") else ""))
+        """Whole lines only: a log writes its line and the line's end in two calls."""
+        self._begun += text
+        if self._begun.endswith("\n"):
+            self._stream.write(CLEAR_LINE + self._begun + self._line)
+            self._begun = ""
         return len(text)
 
     def flush(self) -> None:

@@ -37,6 +37,7 @@ from ssmd.kalshi import auth, planner, protocol, rest
 from ssmd.wire import Event, EventKind, FeedStatus, WireConnection
 
 CONNECT_TIMEOUT_S = 15.0
+LOOKUP_ATTEMPTS = 2  # of one request; the connector asks again, for ever, and says so each time
 TICK_S = 0.5
 FULL_NAP_S = 0.001
 FULL_NAP_MAX_S = 0.02
@@ -206,6 +207,7 @@ class Client:
         reconnect = environment.connector.reconnect
         self._backoff = Backoff(reconnect.min_ms / 1000, reconnect.max_s, uniform)
         self._stop = StopEvent()
+        self._began_ns = 0
         self._socket: websocket.WebSocket | None = None
         self._session: protocol.Session | None = None
         self._loss: _Loss | None = None
@@ -217,6 +219,7 @@ class Client:
     # ---- life -------------------------------------------------------------------------------
 
     def run(self) -> None:
+        self._began_ns = self._recorder.now_ns()
         while not self._stop.is_set():
             self.state.phase = "connecting"
             connection = self._recorder.next_connection()
@@ -544,6 +547,21 @@ class Client:
             )
         )
         self._log.warning("could not connect", connection=connection, reason=str(error.args[0]), hint=error.hint)
+        if not self.state.opens and not self._open_gaps:
+            self._note_unseen(str(error.args[0]))
+
+    def _note_unseen(self, reason: str) -> None:
+        """Nothing of this client was seen since its start; the Gap ends with its first full subscription."""
+        self._recorder.count_gap("disconnect")
+        gap = records.gap(
+            cause=records.GapCause.DISCONNECT,
+            connection=0,
+            recv_ns=self._recorder.now_ns(),
+            recv_ticks=self._recorder.ticks(),
+            from_ns=self._began_ns,
+            detail=reason,
+        )
+        self._open_gaps.append(self._recorder.record(gap))
 
 
 class Exchange:
@@ -610,6 +628,7 @@ class Exchange:
             credentials=endpoints.credentials,
             ca_file=endpoints.ca_file,
             proxy=endpoints.proxy,
+            attempts=LOOKUP_ATTEMPTS,
             warn=self._log.warning,
         ) as client:
             return _compact(client.resolve(needs))

@@ -32,7 +32,7 @@ def test_the_default_environment_records_at_once_and_can_prove_it(tmp_path: Path
         *("--set", f"exchange.simulator.ledger={ledger}", "--set", "health.address=127.0.0.1:0"),
     )
     assert done.returncode == 0, done.stderr.decode()
-    assert b"Prove it: ssmd verify" in done.stdout
+    assert b"Prove it: " in done.stdout and b"ssmd verify " in done.stdout
     code, report = verify(tmp_path / "data")
     assert (code, report["complete"], report["gaps"], report["damage"]) == (0, True, [], [])
     lines = read_lines(tmp_path / "data")

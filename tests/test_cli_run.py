@@ -1,0 +1,45 @@
+"""What a person sees of `ssmd run`: the screen with its live line."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+import structlog
+
+from ssmd.cli.run import CLEAR_LINE, Screen, configure_log, parser
+
+
+def shown(raw: str) -> list[str]:
+    """The rows of a terminal after these bytes: CLEAR_LINE empties the row that the cursor stands on."""
+    rows = [""]
+    for part in raw.replace(CLEAR_LINE, "\0").replace("\r", "").replace("\0", "\r"):
+        if part == "\r":
+            rows[-1] = ""
+        elif part == "\n":
+            rows.append("")
+        else:
+            rows[-1] += part
+    return rows
+
+
+def test_a_log_line_stays_above_the_live_line() -> None:
+    stream = io.StringIO()
+    screen = Screen(stream)
+    configure_log(screen, terminal=True)
+    try:
+        screen.show("live 1")
+        structlog.get_logger().warning("the disk is full")
+        screen.show("live 2")
+    finally:
+        structlog.reset_defaults()
+    rows = shown(stream.getvalue())
+    assert "the disk is full" in rows[0]
+    assert rows[1:] == ["live 2"]
+
+
+def test_a_duration_that_is_none_is_refused_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        parser().parse_args(["-e", "kalshi-local", "--duration", "2m"])
+    assert end.value.code == 2
+    assert "must be a number of seconds, such as 120" in capsys.readouterr().err
