@@ -114,6 +114,12 @@ def _guarded(name: str, action: Callable[[], int]) -> int:
         # Who read our output has enough. What is still buffered must not fail again when Python exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
+    except ModuleNotFoundError as error:
+        if error.name != "ssmd._native":
+            traceback.print_exc()
+            return EXIT_FAILED
+        sys.stderr.write(f"{name}: ssmd is not built yet, or was cleaned away\n  run: make\n")
+        return EXIT_USAGE
     except Exception:
         traceback.print_exc()
         return EXIT_FAILED

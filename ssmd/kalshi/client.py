@@ -635,7 +635,7 @@ class Exchange:
 
     def _from_environment(self) -> Endpoints:
         exchange = self._environment.exchange
-        key_id, pem = self._secret("kalshi", "key_id"), self._secret("kalshi", "private_key")
+        key_id, pem = self._both_secrets()
         assert exchange.websocket_url is not None and exchange.rest_url is not None
         return Endpoints(
             exchange.websocket_url,
@@ -644,6 +644,20 @@ class Exchange:
             _text(exchange.proxy),
             auth.Credentials(key_id, auth.load_key(pem)),
         )
+
+    def _both_secrets(self) -> tuple[str, str]:
+        """Key id and private key; what is wrong with them is said in one go."""
+        found: list[str] = []
+        missing: list[UsageError] = []
+        for field in ("key_id", "private_key"):
+            try:
+                found.append(self._secret("kalshi", field))
+            except UsageError as error:
+                missing.append(error)
+        if missing:
+            said = "\n".join(str(error.args[0]) for error in missing)
+            raise UsageError(said, hint="; ".join(error.hint for error in missing if error.hint))
+        return found[0], found[1]
 
     def _from_simulator(self) -> Endpoints:
         assert self._simulator is not None
