@@ -70,7 +70,7 @@ class Store:
         self._log = structlog.get_logger()
         self._path = Path(str(environment.ring.path))
         self._root = journal_root(environment)
-        _make_folders(self._root, self._path.parent)
+        _make_folders(self._root, self._path)
         self.found = self._prepare()
         self._ring = Ring.open(self._path, environment.ring.size_bytes, role=Role.PRODUCER, create=False)
         self._note_ring()
@@ -179,9 +179,16 @@ class Store:
             path = Path((self._root / RING_NOTE).read_text("utf-8").rstrip("\n"))
             if path == self._path:
                 return
-            Ring.open(path, role=Role.OBSERVER, create=False).close()
+            with Ring.open(path, role=Role.OBSERVER, create=False) as ring:
+                recorder = ring.owner(Role.PRODUCER)
         except (FileNotFoundError, MissingError, StaleError):
             return
+        if recorder:
+            raise InUseError(
+                f"storage.path: the journal {self._root} is in use: process {recorder} records into it",
+                pid=recorder,
+                hint="Stop that process first, or give this one a data folder of its own with --data DIR.",
+            )
         raise UsageError(
             f"storage.path: the last records of the journal {self._root} wait in another ring, {path}",
             hint=f"Run once with --set ring.path={path}, or remove that file to do without them.",
@@ -377,17 +384,30 @@ def _stamp() -> tuple[int, int]:
     return now_ns, ticks
 
 
-def _make_folders(root: Path, ring_folder: Path) -> None:
-    for folder, key in ((root, "storage.path"), (ring_folder, "ring.path")):
+def _make_folders(root: Path, ring: Path) -> None:
+    """The folders of journal and ring; none is made if one of them cannot be."""
+    if ring.is_dir():
+        raise UsageError(f"ring.path: {ring} is a folder", hint="Name a file, with --set ring.path=FILE.")
+    wanted = (
+        (root, "storage.path", "Choose another with --data DIR, or change its owner or mode."),
+        (ring.parent, "ring.path", "Choose another with --set ring.path=FILE, or change its owner or mode."),
+    )
+    for folder, key, hint in wanted:
+        problem = _problem_of(folder)
+        if problem:
+            raise UsageError(f"{key}: {folder}: {problem}", hint=hint)
+    for folder, key, hint in wanted:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UsageError(
-                f"{key}: {folder} cannot be made: {error.strerror}",
-                hint="Choose a folder that this user may write, with --data DIR.",
-            ) from None
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise UsageError(
-                f"{key}: {folder} cannot be written by this user",
-                hint="Change its owner or mode, or choose another with --data DIR.",
-            )
+            raise UsageError(f"{key}: {folder} cannot be made: {error.strerror}", hint=hint) from None
+
+
+def _problem_of(folder: Path) -> str:
+    """Why files cannot be made in a folder, which may not be there yet; empty if they can."""
+    there = folder
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        return f"{there} is no folder"
+    return "" if os.access(there, os.W_OK | os.X_OK) else f"{there} cannot be written by this user"

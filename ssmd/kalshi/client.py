@@ -574,6 +574,7 @@ class Exchange:
         secret: Callable[[str, str], str],
         simulator: Mapping[str, str] | None,
     ) -> None:
+        planner.needs(environment.subscriptions)  # what makes no sense is told before anything begins
         self._environment = environment
         self._recorder = recorder
         self._secret = secret
@@ -637,12 +638,18 @@ class Exchange:
         exchange = self._environment.exchange
         key_id, pem = self._both_secrets()
         assert exchange.websocket_url is not None and exchange.rest_url is not None
+        try:
+            key = auth.load_key(pem)
+        except UsageError as error:
+            raise UsageError(f"keys.kalshi.private_key: {error.args[0]}", hint=error.hint) from None
+        if exchange.ca_file is not None:
+            tls_context(str(exchange.ca_file))
         return Endpoints(
             exchange.websocket_url,
             exchange.rest_url,
             _text(exchange.ca_file),
             _text(exchange.proxy),
-            auth.Credentials(key_id, auth.load_key(pem)),
+            auth.Credentials(key_id, key),
         )
 
     def _both_secrets(self) -> tuple[str, str]:
