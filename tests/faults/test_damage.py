@@ -293,8 +293,6 @@ def scene(killed: Killed, tmp_path: Path) -> Iterator[Scene]:
     shutil.copyfile(killed.ring, ring)
     (recorder.data / "kalshi" / ".ring").write_text(f"{ring}\n")
     yield Scene(recorder, ring, killed.exchange)
-    for path in ring.parent.glob(ring.name + "*"):
-        path.unlink()
 
 
 def proved_bytes(data: bytes) -> int:
