@@ -139,8 +139,8 @@ class Connector:
                 if isinstance(error, SsmdError):
                     self._fail(error)
                 else:
-                    self._log.exception("a part of the connector failed", part=name)
                     self._fail(ConnectorError(f"{name} failed: {error!r}"))
+                    self._log.exception("a part of the connector failed", part=name)
 
         return gevent.spawn(watched)
 

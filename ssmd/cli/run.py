@@ -8,6 +8,7 @@ applies them when the subcommand is `run`; this module only checks that they are
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import shlex
 import shutil
@@ -103,6 +104,22 @@ class Screen:
         self._stream.flush()
 
 
+class Patient:
+    """A stream whose failures are nobody's business: a log on a full disk, or into a closed pipe, ends no recording."""
+
+    def __init__(self, stream: TextIO | Screen) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+
 def configure_log(stream: TextIO | Screen, *, terminal: bool) -> None:
     """Coloured lines for people, JSON lines for programs."""
     renderer: Any = structlog.processors.JSONRenderer()
@@ -117,7 +134,7 @@ def configure_log(stream: TextIO | Screen, *, terminal: bool) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(stream),  # type: ignore[arg-type]
+        logger_factory=structlog.PrintLoggerFactory(Patient(stream)),  # type: ignore[arg-type]
         cache_logger_on_first_use=False,
     )
 
