@@ -988,6 +988,7 @@ class Connection:
     """One socket's splitter, decoder and sequence tracking: `ssmd.wire.WireConnection` in plain Python.
 
     `stamp` gives (UTC ns, ticks) and is called once a chunk. `limit_bytes` is the largest record the writer takes.
+    `counts`: to count in, where several connections are counted together.
     """
 
     def __init__(
@@ -1002,6 +1003,7 @@ class Connection:
         limit_bytes: int = DEFAULT_LIMIT_BYTES,
         recv_bytes: int = DEFAULT_RECV_BYTES,
         max_events: int = 256,
+        counts: Counter[str] | None = None,
     ) -> None:
         if limit_bytes < max_frame_bytes + UNPARSED_OVERHEAD_BYTES:
             raise ValueError(f"records of {limit_bytes} bytes at most cannot hold frames of {max_frame_bytes}")
@@ -1022,7 +1024,8 @@ class Connection:
         self._recv_ns = 0
         self._recv_ticks = 0
         self._frames = 0
-        self.counts: Counter[str] = Counter()  # what the C writer counts by itself, by the same names
+        # what the C writer counts by itself, by the same names
+        self.counts: Counter[str] = Counter() if counts is None else counts
         self._status = FeedStatus.OK
 
     @property

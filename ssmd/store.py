@@ -16,6 +16,7 @@ from __future__ import annotations
 import glob
 import os
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -78,7 +79,7 @@ class Store:
         resume = self._ring.resume()
         self._writer = Writer(self._ring, resume.last_number)
         self._last_connection = resume.max_connection
-        self._plain_counts: list[Mapping[str, int]] = []  # of the plain normalizer's connections
+        self._plain_counts: Counter[str] = Counter()  # of all the plain normalizer's connections
         self._written_before = self._ring.status().written_bytes
         self._thread: FlusherThread | None = None
         if environment.flusher.mode == "thread":
@@ -221,7 +222,7 @@ class Store:
         if environment.normalizer == "python":
             from ssmd import normalizer  # 2.5 MB that the C path does without
 
-            plain = normalizer.Connection(
+            return normalizer.Connection(
                 self._writer,
                 connection=connection,
                 stamp=_stamp,
@@ -229,9 +230,8 @@ class Store:
                 keep_frames=keep_frames,
                 max_frame_bytes=environment.max_frame_bytes,
                 limit_bytes=self._ring.limit,
+                counts=self._plain_counts,
             )
-            self._plain_counts.append(plain.counts)
-            return plain
         return Connection(
             self._writer,
             connection,
@@ -291,9 +291,8 @@ class Store:
     def counters(self) -> Mapping[str, Any]:
         """What the decoder counted in this run, whichever of the two it was."""
         counted: dict[str, Any] = dict(self._writer.counters())
-        for counts in self._plain_counts:
-            for name, count in counts.items():
-                counted[name] += count
+        for name, count in self._plain_counts.items():
+            counted[name] += count
         return counted
 
     def markets(self) -> dict[str, dict[str, int]]:

@@ -78,3 +78,6 @@ class WireConnection(Protocol):
     @property
     def last_recv_ns(self) -> int:
         """Receive stamp of the last chunk, UTC ns; 0 before the first."""
+
+    def close(self) -> None:
+        """Gives the memory back; `frames` and `last_recv_ns` stay readable. Twice does no harm."""

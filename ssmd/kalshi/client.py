@@ -15,6 +15,7 @@ import random
 import ssl
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,12 +37,15 @@ from ssmd.exchange import ClientState, Recorder
 from ssmd.kalshi import auth, planner, protocol, rest
 from ssmd.wire import Event, EventKind, FeedStatus, WireConnection
 
-CONNECT_TIMEOUT_S = 15.0
+CONNECT_TIMEOUT_S = 15.0  # without a byte
+HANDSHAKE_LIMIT_S = 60.0  # for all of it: an answer that comes byte by byte would be waited for without end
 LOOKUP_ATTEMPTS = 2  # of one request; the connector asks again, for ever, and says so each time
 TICK_S = 0.5
 FULL_NAP_S = 0.001
 FULL_NAP_MAX_S = 0.02
 READS_BEFORE_YIELD = 8
+WARNINGS_AT_MOST = 1000  # different ones, in the life of a client
+EVIDENCE_CHARS = 300  # of an answer in an error message
 SHORT_READ_BYTES = 16 * 1024  # a TLS record at its largest: a shorter read has emptied the socket
 _WS_PATH = "/trade-api/ws/v2"
 
@@ -103,10 +107,17 @@ def connect(endpoints: Endpoints, *, now_ms: int) -> websocket.WebSocket:
     if endpoints.websocket_url.startswith("wss://"):
         options["sslopt"] = {"context": tls_context(endpoints.ca_file)}
     options |= _proxy_options(endpoints.proxy)
+    limit = gevent.Timeout.start_new(HANDSHAKE_LIMIT_S)
     try:
         return websocket.create_connection(
             endpoints.websocket_url, timeout=CONNECT_TIMEOUT_S, skip_utf8_validation=True, **options
         )
+    except gevent.Timeout as error:
+        if error is not limit:
+            raise
+        raise ExchangeError(
+            f"cannot connect to {endpoints.websocket_url}: no whole answer within {HANDSHAKE_LIMIT_S:.0f} s"
+        ) from None
     except websocket.WebSocketBadStatusException as error:
         raise _bad_status(error) from None
     except ssl.SSLCertVerificationError as error:
@@ -114,8 +125,11 @@ def connect(endpoints: Endpoints, *, now_ms: int) -> websocket.WebSocket:
             f"the certificate of {endpoints.websocket_url} was not accepted: {error.verify_message}",
             hint="If a proxy or a private authority stands between, name its certificate in exchange.ca_file.",
         ) from None
-    except (OSError, websocket.WebSocketException, ValueError) as error:
-        raise ExchangeError(f"cannot connect to {endpoints.websocket_url}: {error or type(error).__name__}") from None
+    except Exception as error:  # whatever an answer that is none of HTTP makes of the library
+        what = str(error)[:EVIDENCE_CHARS] or type(error).__name__
+        raise ExchangeError(f"cannot connect to {endpoints.websocket_url}: {what}") from None
+    finally:
+        limit.close()
 
 
 class StatusError(ExchangeError):
@@ -127,7 +141,9 @@ class StatusError(ExchangeError):
 
 
 def _bad_status(error: websocket.WebSocketBadStatusException) -> SsmdError:
-    body = bytes(error.resp_body or b"")[:300].decode("utf-8", "replace").strip()
+    body = bytes(error.resp_body or b"")[:EVIDENCE_CHARS].decode("utf-8", "replace").strip()
+    if not 100 <= (error.status_code or 0) <= 999:
+        return ExchangeError(f"the handshake was answered with something that is no HTTP: status {error.status_code}")
     if error.status_code in (401, 403):
         return RefusedError(
             f"the exchange refused the sign-in (HTTP {error.status_code}): {body}", hint=rest.refusal_hint(body)
@@ -215,6 +231,7 @@ class Client:
         self._warned: set[str] = set()
         self._in_order = RLock()
         self._outbox: Queue[tuple[bytes, int]] = Queue()
+        self._pong: bytes | None = None  # the answer that waits in the outbox
 
     # ---- life -------------------------------------------------------------------------------
 
@@ -233,7 +250,11 @@ class Client:
                     self.state.phase, self.state.detail = "stopped", str(error)
                     raise
             else:
-                self._serve(socket, connection, endpoints)
+                if self._stop.is_set():  # while we were on our way
+                    socket.shutdown()
+                    break
+                with closing(self._recorder.wire(connection)) as wire:
+                    self._serve(socket, wire, connection, endpoints)
             if not self._stop.is_set():
                 self.state.phase = "waiting"
                 self._stop.wait(self._backoff.next_s())
@@ -256,7 +277,7 @@ class Client:
 
     # ---- one connection ----------------------------------------------------------------------
 
-    def _serve(self, socket: websocket.WebSocket, connection: int, endpoints: Endpoints) -> None:
+    def _serve(self, socket: websocket.WebSocket, wire: WireConnection, connection: int, endpoints: Endpoints) -> None:
         """Everything between the handshake and the loss of one socket."""
         opened_ns = self._recorder.now_ns()
         state = self.state
@@ -264,7 +285,6 @@ class Client:
         state.opened_ns, state.frames, state.phase, state.detail = opened_ns, 0, "subscribing", ""
         self._loss = None
         self._socket = socket
-        wire = self._recorder.wire(connection)
         self._recorder.record(
             records.connection_event(
                 what=records.ConnectionWhat.OPENED,
@@ -277,8 +297,11 @@ class Client:
         )
         self._log.info("connected", connection=connection, url=endpoints.websocket_url)
         self._session = session = protocol.Session(self._plan, settings=session_settings(self._environment))
-        self._outbox = Queue()
-        helpers = [gevent.spawn(self._tick_forever, wire), gevent.spawn(self._send_forever, socket)]
+        self._outbox, self._pong = Queue(), None
+        helpers = [
+            gevent.spawn(self._watched, self._tick_forever, wire),
+            gevent.spawn(self._watched, self._send_forever, socket),
+        ]
         try:
             self._perform(lambda session: session.opened(opened_ns))
             self._loss = self._read(socket, wire)
@@ -335,6 +358,7 @@ class Client:
             if status == FeedStatus.FULL:
                 status = self._wait_for_room(wire)
             elif status == FeedStatus.MORE:
+                gevent.sleep(1e-6)  # a chunk can hold a hundred thousand pings
                 status = wire.feed(0)
             else:
                 break
@@ -357,6 +381,14 @@ class Client:
         state.ring_full_since_ns = 0
         state.ring_full_ns += self._recorder.now_ns() - began_ns
         return status
+
+    def _watched(self, body: Callable[[Any], None], argument: Any) -> None:
+        """A helper of the reader: without it a dead socket would look alive, so its fault ends the socket."""
+        try:
+            body(argument)
+        except Exception as error:
+            self._log.exception("the connection failed on a fault of ssmd")
+            self._end_socket(_Loss(f"internal error: {error!r}"))
 
     def _tick_forever(self, wire: WireConnection) -> None:
         while self._loss is None and self._session is not None:
@@ -393,7 +425,7 @@ class Client:
             case protocol.SendText(data):
                 self._outbox.put((data, websocket.ABNF.OPCODE_TEXT))
             case protocol.SendPong(payload):
-                self._outbox.put((payload, websocket.ABNF.OPCODE_PONG))
+                self._answer_ping(payload)
             case protocol.SendPing(payload):
                 self._outbox.put((payload, websocket.ABNF.OPCODE_PING))
             case protocol.RecordGap():
@@ -408,10 +440,18 @@ class Client:
                 self._end_socket(_Loss(reason, code, cause))
         return ()
 
+    def _answer_ping(self, payload: bytes) -> None:
+        """Of pings that come faster than answers leave only the last is answered (RFC 6455, section 5.5.3)."""
+        if self._pong is None:
+            self._outbox.put((b"", websocket.ABNF.OPCODE_PONG))
+        self._pong = payload
+
     def _send_forever(self, socket: websocket.WebSocket) -> None:
         """Sends on a greenlet of its own: an exchange that does not read must not stop us from reading."""
         while True:
             data, opcode = self._outbox.get()
+            if opcode == websocket.ABNF.OPCODE_PONG and self._pong is not None:
+                data, self._pong = self._pong, None
             try:
                 socket.send(data, opcode)
             except (OSError, websocket.WebSocketException) as error:
@@ -474,9 +514,13 @@ class Client:
         return False
 
     def _warn(self, key: str, message: str) -> None:
-        if key not in self._warned:  # once for each thing, not once a message
-            self._warned.add(key)
+        if key in self._warned or len(self._warned) > WARNINGS_AT_MOST:
+            return
+        self._warned.add(key)  # once for each thing, not once a message
+        if len(self._warned) <= WARNINGS_AT_MOST:
             self._log.warning(message, connection=self.state.connection)
+        else:
+            self._log.warning("more is strange than is worth telling: no more warnings from here")
 
     # ---- ends ------------------------------------------------------------------------------------
 

@@ -140,6 +140,8 @@ CHANNEL_ERROR: Final = 10
 AUTHENTICATION_REQUIRED: Final = 9
 BUFFER_OVERFLOW: Final = 25
 MARKET_LIMIT: Final = 26
+LARGEST_SID: Final = 2**32 - 1  # that a record can name
+WORDS_CHARS: Final = 300  # of an error's words that are repeated in logs and records; the frame keeps them all
 
 
 def error_code(code: int) -> ErrorCode:
@@ -301,16 +303,16 @@ def parse_reply(frame: bytes) -> Reply:
     fields = body if isinstance(body, dict) else {}
     command_id, sid, seq = (_number(value.get(key)) for key in ("id", "sid", "seq"))
     if type_ == "subscribed":
-        return Subscribed(command_id, _number(fields.get("sid")) or sid, _text(fields.get("channel")))
+        return Subscribed(command_id, _sid(fields.get("sid")) or sid, _text(fields.get("channel")))
     if type_ == "ok":
         # Until February 2026 market_tickers stood at top level.
         tickers = _texts(fields.get("market_tickers", value.get("market_tickers")))
         return Ok(command_id, sid, seq, tickers, _pairs(body))
     if type_ == "unsubscribed":
-        return Unsubscribed(command_id, sid or _number(fields.get("sid")), seq)
+        return Unsubscribed(command_id, sid or _sid(fields.get("sid")), seq)
     if type_ == "error":
         named = _texts(fields.get("market_tickers")) or _texts([fields.get("market_ticker")]) or ()
-        return Error(command_id, _number(fields.get("code")), _text(fields.get("msg")), sid, seq, named)
+        return Error(command_id, _number(fields.get("code")), _text(fields.get("msg"))[:WORDS_CHARS], sid, seq, named)
     return Unknown(_text(type_))
 
 
@@ -318,15 +320,23 @@ def _number(value: object) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
+def _sid(value: object) -> int:
+    number = _number(value)
+    return number if number <= LARGEST_SID else 0
+
+
 def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
+    """JSON can spell half a surrogate pair, which no UTF-8 has: ? stands for it."""
+    if not isinstance(value, str):
+        return ""
+    return value if value.isascii() else value.encode("utf-8", "replace").decode()
 
 
 def _texts(value: object) -> tuple[str, ...] | None:
     """A list of texts; None where it is no list, or none of its elements is a text although it has some."""
     if not isinstance(value, list):
         return None
-    texts = tuple(item for item in value if isinstance(item, str))
+    texts = tuple(_text(item) for item in value if isinstance(item, str))
     return texts if texts or not value else None
 
 
@@ -334,5 +344,5 @@ def _pairs(value: object) -> tuple[tuple[str, int], ...] | None:
     if not isinstance(value, list):
         return None
     items = (item for item in value if isinstance(item, dict))
-    pairs = ((_text(item.get("channel")), _number(item.get("sid"))) for item in items)
+    pairs = ((_text(item.get("channel")), _sid(item.get("sid"))) for item in items)
     return tuple(pair for pair in pairs if all(pair))
