@@ -11,8 +11,9 @@ from crash import ring_path
 
 @pytest.fixture(autouse=True)
 def no_ring_stays(request: pytest.FixtureRequest) -> Iterator[None]:
+    wanted = "tmp_path" in request.fixturenames
+    ring = ring_path(Path(request.getfixturevalue("tmp_path"))) if wanted else None  # asked for now: it ends before us
     yield
-    if "tmp_path" in request.fixturenames:
-        ring = ring_path(Path(request.getfixturevalue("tmp_path")))
+    if ring is not None:
         for path in ring.parent.glob(f"{ring.name}*"):
             path.unlink()
