@@ -85,18 +85,21 @@ def segment_bytes(path: Path) -> bytes:
 def read_records(folder: Path) -> Iterator[Any]:
     """Every record of the journal, checkpoints included; an incomplete last one is not a record."""
     for path in segment_files(folder):
-        data = memoryview(segment_bytes(path))
-        offset = 0
-        while offset + 8 <= len(data):
-            assert int.from_bytes(data[offset : offset + 4], "little") == 0, (
-                f"{path.name} at {offset}: no record starts here"
-            )
-            size = 8 + 8 * int.from_bytes(data[offset + 4 : offset + 8], "little")
-            if offset + size > len(data):
-                break
-            with SCHEMA.Record.from_bytes(bytes(data[offset : offset + size])) as record:
-                yield record
-            offset += size
+        for record, _ in records_of(segment_bytes(path), path.name):
+            yield record
+
+
+def records_of(content: bytes, name: str, start: int = 0) -> Iterator[tuple[Any, int]]:
+    """The whole records of a segment from `start` on, each with the offset behind it."""
+    data, offset = memoryview(content), start
+    while offset + 8 <= len(data):
+        assert int.from_bytes(data[offset : offset + 4], "little") == 0, f"{name} at {offset}: no record starts here"
+        size = 8 + 8 * int.from_bytes(data[offset + 4 : offset + 8], "little")
+        if offset + size > len(data):
+            break
+        with SCHEMA.Record.from_bytes(bytes(data[offset : offset + size])) as record:
+            yield record, offset + size
+        offset += size
 
 
 @dataclass(frozen=True)
@@ -115,18 +118,17 @@ class Line:
 
 def read_lines(folder: Path) -> list[Line]:
     """The numbered records (no checkpoints), bodies as dictionaries."""
-    lines = []
-    for record in read_records(folder):
-        kind = record.body.which()
-        if kind == "checkpoint":
-            continue
-        body = getattr(record.body, kind).to_dict()
-        lines.append(
-            Line(
-                record.number, kind, record.connection, record.sid, record.seq, record.recvNs, bytes(record.frame), body
-            )
-        )
-    return lines
+    return [line for line in map(line_of, read_records(folder)) if line is not None]
+
+
+def line_of(record: Any) -> Line | None:
+    """None for a checkpoint: it has no number of its own."""
+    kind = record.body.which()
+    if kind == "checkpoint":
+        return None
+    body = getattr(record.body, kind).to_dict()
+    frame = bytes(record.frame)
+    return Line(record.number, kind, record.connection, record.sid, record.seq, record.recvNs, frame, body)
 
 
 def frames_by_connection(lines: Sequence[Line]) -> list[list[bytes]]:
