@@ -10,19 +10,23 @@ from pathlib import Path
 
 import pytest
 from recording import events, gaps
-from scene import scene
+from scene import fresh_snapshots, scene
 
 
 @pytest.mark.parametrize(("name", "code"), [("http_429", 429), ("http_502", 502)])
 def test_a_handshake_that_is_refused_for_now_is_tried_again(tmp_path: Path, name: str, code: int) -> None:
-    """Each refusal is a record; nothing was connected before, so there is no gap."""
+    """Each refusal is a record; what the run did not see before its first subscription is one Gap."""
     with scene(tmp_path, "--fault", f"{name}x2") as at:
-        at.finish()
+        gap = at.wait_gap("disconnect")
+        end = at.wait_resynced(gap)
+        at.finish(books_from=end.number)
         refused = events(at.lines, "refused")
         assert [line.body["code"] for line in refused] == [code, code]
         assert len({line.connection for line in refused} | {events(at.lines, "opened")[0].connection}) == 3
-        assert refused[-1].number < events(at.lines, "opened")[0].number
-        assert at.report["complete"]
+        assert refused[-1].number < events(at.lines, "opened")[0].number < end.number
+        assert [g.number for g in gaps(at.lines)] == [gap.number], "one Gap, however many attempts"
+        assert gap.body["fromNs"] <= refused[0].recv_ns and str(code) in gap.body["detail"]
+        assert fresh_snapshots(at.lines, gap.number, end.number) == set(at.tickers)
 
 
 @pytest.mark.parametrize(("name", "code"), [("http_429", 429), ("http_502", 502)])
@@ -51,7 +55,9 @@ def test_a_refused_key_ends_the_recorder_with_exit_3(tmp_path: Path) -> None:
         assert refused.body["code"] == 401 and "401" in refused.body["reason"]
         assert len(events(at.lines, "stopped")) == 1 and not events(at.lines, "opened")
         assert "KALSHI_API_KEY" in at.recorder.log
-        assert at.report["complete"], "nothing was connected, so nothing was missed"
+        (gap,) = gaps(at.lines)
+        assert gap.body["cause"] == "disconnect" and "401" in gap.body["detail"], "why nothing was seen"
+        assert at.report["gaps"][0]["resolved_by"] is None
 
 
 def test_a_key_that_is_refused_after_a_loss_leaves_an_open_gap(tmp_path: Path) -> None:
