@@ -636,7 +636,10 @@ static int copy_options(ssmd_flusher *flusher, const ssmd_flusher_options *optio
 static int recover(ssmd_flusher *flusher, ssmd_error *error)
 {
     ssmd_segment *segment = &flusher->segment;
-    if (ssmd_ring_commit_load(flusher->ring, &flusher->commit) == SSMD_EMPTY) {
+    int loaded = ssmd_ring_commit_load(flusher->ring, &flusher->commit);
+    if (loaded == SSMD_DAMAGED)
+        return ssmd_error_set(error, SSMD_DAMAGED, 0, 0, 0, "commit line of the ring");
+    if (loaded == SSMD_EMPTY) {
         flusher->commit.position = ssmd_ring_tail(flusher->ring);
         flusher->commit.clean = 1; /* a journal without records ended well */
     }

@@ -587,23 +587,25 @@ void ssmd_ring_release(ssmd_ring *ring, uint64_t n)
 
 /* ---- commit line -------------------------------------------------------------------------- */
 
-/* One slot is whole at any time, so that two unwhole ones mean that we were slow (the writer lapped us): look again. */
+/* Once there was a commit, one slot is whole at any time: two unwhole ones mean that we were slow (the writer lapped
+ * us), so look again; if they stay so, no crash of ours did that. */
 int ssmd_ring_commit_load(const ssmd_ring *ring, ssmd_commit *commit)
 {
     const ssmd_ring_commit_slot *slots = ring->header->commit;
     for (int attempt = 0; attempt < LOAD_ATTEMPTS; attempt++) {
+        uint64_t tail = ssmd_ring_tail(ring); /* first: whoever sees it moved sees the commit before */
         ssmd_commit other;
         bool first = slot_load(&slots[0], commit), second = slot_load(&slots[1], &other);
         if (second && (!first || other.generation > commit->generation))
             *commit = other;
         if (first || second)
             return SSMD_OK;
-        if (atomic_load_explicit(&slots[0].begin, memory_order_relaxed) == 0 &&
-            atomic_load_explicit(&slots[1].begin, memory_order_relaxed) == 0)
-            break; /* nothing was ever committed */
+        memset(commit, 0, sizeof(*commit));
+        if (atomic_load_explicit(&slots[0].end, memory_order_relaxed) == 0 &&
+            atomic_load_explicit(&slots[1].end, memory_order_relaxed) == 0)
+            return tail == 0 ? SSMD_EMPTY : SSMD_DAMAGED; /* nothing is released before a commit */
     }
-    memset(commit, 0, sizeof(*commit));
-    return SSMD_EMPTY;
+    return SSMD_DAMAGED;
 }
 
 /* Overwrites the older slot, so that the newer one stands whole until this one does. */
@@ -637,7 +639,10 @@ int ssmd_ring_resume(const ssmd_ring *ring, ssmd_resume *resume)
 {
     ssmd_commit commit;
     uint64_t position = ssmd_ring_tail(ring), head = ssmd_ring_head(ring);
-    bool committed = ssmd_ring_commit_load(ring, &commit) == SSMD_OK;
+    int status = ssmd_ring_commit_load(ring, &commit);
+    bool committed = status == SSMD_OK;
+    if (status == SSMD_DAMAGED)
+        return SSMD_DAMAGED;
     if (committed && commit.position > position)
         position = commit.position; /* committed, but the crash came before the release */
     *resume =

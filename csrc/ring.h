@@ -102,7 +102,8 @@ SSMD_API int ssmd_ring_push(ssmd_ring *ring, const void *data, uint64_t n);
 SSMD_API int ssmd_ring_peek(ssmd_ring *ring, const uint8_t **at, uint64_t *n);
 SSMD_API void ssmd_ring_release(ssmd_ring *ring, uint64_t n);
 
-/* The commit line. Any role may read it (SSMD_EMPTY if no slot is whole); only the consumer stores. */
+/* The commit line. Any role may read it (SSMD_EMPTY before the first commit, SSMD_DAMAGED if there was one and no slot
+ * is whole); only the consumer stores. */
 SSMD_API int ssmd_ring_commit_load(const ssmd_ring *ring, ssmd_commit *commit);
 SSMD_API int ssmd_ring_commit_store(ssmd_ring *ring, ssmd_commit *commit); /* sets generation */
 

@@ -23,6 +23,8 @@ import pytest
 from crash import (
     BOOT_ID_AT,
     CHECKPOINT,
+    COMMIT_BYTES,
+    COMMITS_AT,
     CRC_AT,
     HEAD_AT,
     HEADER_BYTES,
@@ -372,7 +374,32 @@ def ring_with_broken_positions(ring: Path) -> None:
     patch(ring, HEAD_AT, struct.pack("<Q", 8))
 
 
-RINGS = [no_ring, ring_of_another_boot, ring_with_a_broken_record, ring_cut_short, ring_with_broken_positions]
+def ring_with_torn_commits(ring: Path) -> None:
+    """Both slots begin with one generation and end with another: a crash tears one at most."""
+    for slot in (COMMITS_AT, COMMITS_AT + COMMIT_BYTES):
+        patch(ring, slot, b"\x07")
+
+
+def ring_without_commits(ring: Path) -> None:
+    """As if nothing had ever been written to files, with records in the ring that have long been numbered."""
+    for slot in (COMMITS_AT, COMMITS_AT + COMMIT_BYTES):
+        patch(ring, slot, bytes(COMMIT_BYTES))
+
+
+def ring_with_another_capacity(ring: Path) -> None:
+    patch(ring, 16, struct.pack("<Q", 2 * 1024 * 1024))
+
+
+RINGS = [
+    no_ring,
+    ring_of_another_boot,
+    ring_with_a_broken_record,
+    ring_cut_short,
+    ring_with_broken_positions,
+    ring_with_torn_commits,
+    ring_without_commits,
+    ring_with_another_capacity,
+]
 
 
 @pytest.mark.parametrize("change_segment", [nothing, cut_in_a_record, flip_in_the_last_batch, zero_the_tail])
