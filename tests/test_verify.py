@@ -321,10 +321,11 @@ def test_a_manifest_that_agrees_is_fine_and_one_that_differs_is_damage(journal: 
     ]
 
 
-def test_a_manifest_that_is_no_json_is_damage(journal: Journal, check: Any) -> None:
+@pytest.mark.parametrize("text", ["{", "[1]", "[" * 100_000])
+def test_a_manifest_that_is_no_json_is_damage(journal: Journal, check: Any, text: str) -> None:
     whole_run(journal)
     path = journal.seal()
-    path.with_name(path.name.removesuffix(".capnp") + MANIFEST).write_text("{")
+    path.with_name(path.name.removesuffix(".capnp") + MANIFEST).write_text(text)
     assert check().code == 1
 
 

@@ -136,7 +136,7 @@ def read(path: Path) -> dict[str, Any]:
     """A stored manifest. DamageError where it is no JSON object."""
     try:
         manifest = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DamageError(f"{path}: no JSON: {error}") from None
     if not isinstance(manifest, dict):
         raise DamageError(f"{path}: not a JSON object")
