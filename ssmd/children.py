@@ -14,21 +14,18 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import gevent
 from gevent.event import Event
 
-from ssmd.errors import SsmdError
+from ssmd.errors import UsageError
 
 MAX_BACKOFF_S = 30.0
 STEADY_S = 30.0  # a child that lived this long starts its back-off anew
 _PR_SET_PDEATHSIG = 1
-
-
-class ChildError(SsmdError):
-    """A helper process ended in a way that starting it again does not mend."""
 
 
 def _die_with_parent(parent: int) -> Callable[[], None]:
@@ -58,7 +55,7 @@ class Child:
     def __init__(self, spec: ChildSpec, log: Callable[..., None]) -> None:
         self.spec = spec
         self.restarts = 0
-        self.last_line = ""
+        self._last_lines: deque[str] = deque(maxlen=10)  # of the last process
         self._log = log
         self._process: subprocess.Popen[str] | None = None
         self._stopping = Event()
@@ -87,7 +84,8 @@ class Child:
                 return
             lived_s = time.monotonic() - started
             if code == 2 and lived_s < STEADY_S and self.restarts == 0:
-                raise ChildError(f"{self.spec.name} cannot run: {self.last_line or 'it said nothing'}")
+                said = "\n".join(self._last_lines) or "it said nothing"
+                raise UsageError(f"the helper process {self.spec.name} cannot run: {said}")
             if lived_s >= STEADY_S:
                 backoff_s = 0.5
             self.restarts += 1
@@ -97,7 +95,7 @@ class Child:
                 child=self.spec.name,
                 exit_code=code,
                 restart_in_s=backoff_s,
-                said=self.last_line,
+                said=self._last_lines[-1] if self._last_lines else None,
             )
             self._stopping.wait(backoff_s)
             backoff_s = min(backoff_s * 2, MAX_BACKOFF_S)
@@ -137,11 +135,12 @@ class Child:
 
     def _pass_lines(self) -> None:
         assert self._process is not None and self._process.stdout is not None
+        self._last_lines.clear()
         with self._process.stdout as lines:
             for line in lines:
-                self.last_line = line.rstrip("\n")
+                self._last_lines.append(line.rstrip("\n"))
                 if self.spec.on_line is not None:
-                    self.spec.on_line(self.last_line)
+                    self.spec.on_line(self._last_lines[-1])
 
     def _process_end(self) -> int:
         assert self._process is not None

@@ -84,6 +84,8 @@ class Connector:
         # filled by what the simulator says when it listens
         self._simulator: dict[str, str] | None = {} if environment.exchange.simulator is not None else None
         self._simulator_ready = GreenEvent()
+        self._started = False  # as the journal has it
+        self._deadline = 0.0  # of the end, time.monotonic(); 0 = not asked for yet
         self.drained = False
         self.opened = False
         self.health_address = ""
@@ -97,29 +99,43 @@ class Connector:
         health = self._open_health()
         timer = gevent.spawn_later(duration_s, self.stop) if duration_s is not None else None
         try:
-            store = self._store = Store(self._environment)
-            self.opened = True
-            folder = str(self._environment.storage.path)
-            self._log.info("recording", folder=folder, ring=str(self._environment.ring.path))
-            try:
-                self._start_helpers()
-                self._begin_records(store)
-                self._parts.append(self._spawn("watch", self._watch_forever))
-                self._parts.append(self._spawn("clock anchors", self._anchor_forever))
-                self._start_auditor()
-                self._start_clients()
-                self._parts.append(self._spawn("market refresh", self._refresh_forever))
-                settle_memory()
-                self._stop.wait()
-            finally:
-                self._shut_down(store)
+            self._start_simulator()
+            if not self._stop.is_set():
+                self._record()
         finally:
             if timer is not None:
                 timer.kill()
+            self._end_children()
             health.stop()
         if self._failure is not None:
             raise self._failure
-        return EXIT_OK if self.drained else EXIT_FAILED
+        return EXIT_OK if self.drained or not self.opened else EXIT_FAILED
+
+    def _record(self) -> None:
+        store = self._store = Store(self._environment)
+        self.opened = True
+        folder = str(self._environment.storage.path)
+        self._log.info("recording", folder=folder, ring=str(self._environment.ring.path))
+        try:
+            self._start_helpers()
+            self._parts.append(self._spawn("watch", self._watch_forever))
+            # A full ring and an exchange that does not answer hold the start up, and must not hold an end up.
+            self._parts.append(self._spawn("start", self._start))
+            self._stop.wait()
+        finally:
+            self._shut_down(store)
+
+    def _start(self) -> None:
+        self._begin_records(self.store)
+        clients = self._resolved_clients()
+        if self._stop.is_set():
+            return
+        self._start_auditor()
+        self._clients = clients
+        self._parts += [self._spawn(client.state.name, client.run) for client in clients]
+        self._parts.append(self._spawn("clock anchors", self._anchor_forever))
+        self._parts.append(self._spawn("market refresh", self._refresh_forever))
+        settle_memory()
 
     def stop(self) -> None:
         self._stop.set()
@@ -158,13 +174,15 @@ class Connector:
         self._log.info("health", address=server.address, pages=["/healthz", "/readyz", "/metrics", "/markets"])
         return server
 
-    def _start_helpers(self) -> None:
-        environment = self._environment
-        simulator = environment.exchange.simulator
+    def _start_simulator(self) -> None:
+        """The exchange of this machine, where the environment asks for one; waits until it listens."""
+        simulator = self._environment.exchange.simulator
         if simulator is not None:
             self._add_child(ChildSpec("simulator", simulator_arguments(simulator), on_line=self._simulator_said))
             self._await_simulator()
-        if environment.flusher.mode == "process":
+
+    def _start_helpers(self) -> None:
+        if self._environment.flusher.mode == "process":
             self._add_helper("flusher")
         self._add_helper("archiver")
 
@@ -248,6 +266,7 @@ class Connector:
                 reason=f"environment {self._environment.name}",
             )
         )
+        self._started = True
         self._record_anchor()
 
     def _record_gap(self, cause: records.GapCause, *, from_ns: int, detail: str) -> int:
@@ -264,39 +283,17 @@ class Connector:
             )
         )
 
-    def _start_clients(self) -> None:
-        self._clients = self._resolved_clients()
-        self._parts += [self._spawn(client.state.name, client.run) for client in self._clients]
-
     def _resolved_clients(self) -> list[Client]:
         """The clients of the subscriptions; an exchange that cannot be asked now is asked again, for ever."""
         wait_s = 1.0
         while not self._stop.is_set():
-            asking = gevent.spawn(self._ask_for_clients)
-            gevent.wait([asking, self._stop], count=1)  # an exchange that does not answer must not delay a stop
-            if not asking.ready():
-                asking.kill(block=False)
-                return []
-            answer = asking.get()
-            if isinstance(answer, list):
-                return answer
-            if not isinstance(answer, ExchangeError):
-                raise answer
-            self._unreached = str(answer.args[0])
-            self._log.warning("the markets could not be looked up", reason=str(answer), again_in_s=wait_s)
-            if not self._outage_gap:  # nothing is seen from the start of this run to the first full subscription
-                self._outage_gap = self._record_gap(
-                    records.GapCause.DISCONNECT, from_ns=self._began_ns, detail=self._unreached
-                )
+            try:
+                return list(self._exchange.clients())
+            except ExchangeError as error:
+                self._log.warning("the markets could not be looked up", reason=str(error), again_in_s=wait_s)
             self._stop.wait(wait_s)
             wait_s = min(wait_s * 2, self._environment.connector.reconnect.max_s)
         return []
-
-    def _ask_for_clients(self) -> list[Client] | Exception:
-        try:
-            return list(self._exchange.clients())
-        except Exception as error:  # for the caller to judge
-            return error
 
     # ---- what clients need (ssmd.exchange.Recorder) --------------------------------------------------------
 
@@ -379,9 +376,9 @@ class Connector:
     # ---- end -----------------------------------------------------------------------------------------------
 
     def _shut_down(self, store: Store) -> None:
-        """Sockets, then ring, then files, then helpers: the way the data goes."""
+        """Sockets, then ring, then files: the way the data goes."""
         self._stop.set()
-        deadline = time.monotonic() + STOP_BUDGET_S
+        self._deadline = time.monotonic() + STOP_BUDGET_S
         for child in self._children:
             if not child.spec.drain_last:
                 child.terminate()
@@ -389,7 +386,10 @@ class Connector:
         flushers = [child for child in self._children if child.spec.name == "flusher"]
         for child in flushers:
             child.terminate()
-        self.drained = store.close(deadline, flusher_child=flushers[0] if flushers else None)
+        self.drained = store.close(self._deadline, flusher_child=flushers[0] if flushers else None)
+
+    def _end_children(self) -> None:
+        deadline = self._deadline or time.monotonic() + STOP_BUDGET_S
         for child in self._children:
             child.terminate()
         for child in self._children:
@@ -410,8 +410,9 @@ class Connector:
         ending = [gevent.spawn(client.stop) for client in self._clients]
         gevent.joinall(ending + self._parts, timeout=max(until - time.monotonic(), 0.1))
         gevent.killall(ending + self._parts, block=True, timeout=0.2)
-        with gevent.Timeout(max(until - time.monotonic(), 0.2), False):
-            self._record_stopped()
+        if self._started:
+            with gevent.Timeout(max(until - time.monotonic(), 0.2), False):
+                self._record_stopped()
 
     def _record_stopped(self) -> None:
         if self._outage_gap:
