@@ -326,6 +326,20 @@ def test_a_ring_folder_without_permission_is_named(tmp_path: Path, closed: Path,
     assert "--set ring.path=" in said
 
 
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("exchange.simulator.faults=[no_such_fault]", ["simulator", "no_such_fault", "seq_gap"]),
+        ("exchange.simulator.frames=/none.jsonl", ["simulator", "/none.jsonl", "One JSON value a line"]),
+    ],
+)
+def test_what_the_local_exchange_refuses_is_told_whole(tmp_path: Path, setting: str, words: list[str]) -> None:
+    """The recorder has begun nothing by then: no journal, no ring."""
+    said = refusal(tmp_path, "-e", "kalshi-local", "--set", setting)
+    for word in words:
+        assert word in said
+
+
 # ---- one recorder to a journal --------------------------------------------------------------------------------------
 
 
@@ -361,3 +375,29 @@ def test_a_second_recorder_on_the_same_journal_is_refused_and_the_first_goes_on(
         assert len(events(read_lines(recorder.data), "started")) == 1
         code, report = verify(recorder.data)
         assert (code, json.dumps(report["damage"])) == (0, "[]")
+
+
+def test_of_several_recorders_started_at_once_one_records_and_the_others_are_refused(tmp_path: Path) -> None:
+    """Whoever comes first: there is one run in the journal, and its numbers have no hole."""
+    with SimulatorProcess("--rate", "500", "--markets", "3") as exchange:
+        environment = environment_file(tmp_path, exchange, ring__path=str(tmp_path / "ring"))
+        command = [sys.executable, "-m", "ssmd", "run", "-e", str(environment)]
+        env = {**os.environ, "KALSHI_API_KEY": exchange.key_id}
+        runs = [
+            subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            for _ in range(3)
+        ]
+        try:
+            wait_until(lambda: sum(run.poll() is None for run in runs) == 1, what="the end of all but one")
+            (left,) = [run for run in runs if run.poll() is None]
+            assert sorted(run.returncode for run in runs if run is not left) == [2, 2]
+            wait_until(lambda: list((tmp_path / "data").rglob("*.capnp*")), what="a segment")
+            left.terminate()
+            assert left.wait(60) == 0
+        finally:
+            for run in runs:
+                run.kill()
+        lines = read_lines(tmp_path / "data")
+        assert len(events(lines, "started")) == 1
+        assert [line.number for line in lines] == list(range(1, len(lines) + 1))
+        assert not (tmp_path / "ring").exists()

@@ -50,6 +50,7 @@ from recording import (
     read_lines,
     segment_files,
     verify,
+    wait_until,
 )
 
 from ssmd.cli import cat
@@ -552,3 +553,26 @@ def test_a_ring_half_made_by_a_dead_process_is_swept_away(scene: Scene) -> None:
     dead.write_bytes(bytes(100))
     scene.restart()
     assert not dead.exists()
+
+
+def test_a_folder_deleted_under_a_running_recorder_is_told_and_the_next_run_goes_on(
+    killed: Killed, tmp_path: Path
+) -> None:
+    """The open file cannot be sealed any more: alarm, exit 4, and a Gap record of the next run tells of the loss."""
+    ring = ring_path(tmp_path)
+    environment = environment_file(
+        tmp_path, killed.exchange, ring__path=str(ring), flusher__rotate_bytes=128 * 1024, **SMALL
+    )
+    with Recorder(environment, killed.exchange) as recorder:
+        recorder.wait_frames(500)
+        wait_until(lambda: segment_files(recorder.data), what="a segment")
+        shutil.rmtree(recorder.data)
+        wait_until(lambda: "No such file" in recorder.get("/healthz")[1], what="health that tells of the missing file")
+        assert recorder.stop() == 4
+        recorder.start()
+        recorder.wait_live()
+        assert recorder.stop() == 0, recorder.log
+    assert not ring.exists()
+    lines = read_lines(recorder.data)
+    assert_numbers_have_no_hole(lines)
+    assert [line.body["cause"] for line in gaps(lines)][:1] == ["damage"]

@@ -151,6 +151,11 @@ def test_an_end_on_a_full_disk_is_in_time_and_the_next_run_goes_on(tmp_path: Pat
             assert sum(map(len, held.values())) > 200 * 1024
             recorder.start()
             wait_until(lambda: "flusher" in failing(recorder) or recorder.fail_if_dead(), what="health of the new run")
+            began = time.monotonic()
+            assert recorder.stop(signal.SIGTERM) == 4, "also where there is no room to write that it began"
+            assert time.monotonic() - began < 5
+            recorder.start()
+            wait_until(lambda: "flusher" in failing(recorder) or recorder.fail_if_dead(), what="health of the next run")
             filler.unlink()
             recorder.wait_live()
             assert recorder.stop() == 0, recorder.log

@@ -137,6 +137,17 @@ def test_an_end_of_the_local_exchange_and_of_its_recorder(tmp_path: Path) -> Non
     assert assert_outages_are_told(read_lines(tmp_path / "data")) == 1
 
 
+def test_an_end_by_the_exchange_s_refusal_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Exit 3: the journal is sealed and says why, no ring, no process."""
+    with SimulatorProcess("--fault", "http_401") as exchange:
+        environment = environment_file(tmp_path, exchange, flusher__mode="process", ring__path=str(ring_path(tmp_path)))
+        with Recorder(environment, exchange) as recorder:
+            assert recorder.wait() == 3, recorder.log
+        assert_clean_end(recorder, ring_path(tmp_path))
+        lines = read_lines(recorder.data)
+        assert [line.body["code"] for line in events(lines, "refused")] == [401]
+
+
 # ---- asked to end while nothing answers -----------------------------------------------------------------------------
 
 
