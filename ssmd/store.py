@@ -17,10 +17,10 @@ import glob
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -38,6 +38,8 @@ from ssmd.native.ring import FlusherState, Resume, Ring, Role
 from ssmd.native.wire import Connection, Writer
 from ssmd.schedule import day_table
 from ssmd.wire import WireConnection
+
+T = TypeVar("T")
 
 LEFTOVER_FLUSHER_S = 6.0  # a flusher that was asked to end has 5
 RING_NOTE = ".ring"  # in the journal's folder: the path of the ring that was last used with it
@@ -84,7 +86,7 @@ class Store:
         self._thread: FlusherThread | None = None
         if environment.flusher.mode == "thread":
             try:
-                self._thread = FlusherThread.start(self._path, flusher_options(environment))
+                self._thread = self._start_thread()
             except BaseException:
                 self._ring.close()
                 raise
@@ -116,17 +118,25 @@ class Store:
 
         A killed run's flusher process may still be at work: it writes what the ring holds and ends by itself.
         """
+        try:
+            self._when_free(ring, lambda: Flusher.open(self._path, flusher_options(self._environment))).abandon()
+        except DamageError as error:
+            return str(error)
+        return ""
+
+    def _when_free(self, ring: Ring, opened: Callable[[], T]) -> T:
+        """What `opened` gives, once the ring has no consumer; a consumer that stays is an InUseError."""
         deadline = time.monotonic() + LEFTOVER_FLUSHER_S
         while True:
             try:
-                Flusher.open(self._path, flusher_options(self._environment)).abandon()
-                return ""
-            except DamageError as error:
-                return str(error)
+                return opened()
             except InUseError:
                 if not ring.owner(Role.CONSUMER) or time.monotonic() > deadline:
                     raise
                 time.sleep(0.05)
+
+    def _start_thread(self) -> FlusherThread:
+        return self._when_free(self._ring, lambda: FlusherThread.start(self._path, flusher_options(self._environment)))
 
     def _from_files(self, known: Resume) -> Recovery:
         self._refuse_other_ring()
@@ -363,7 +373,7 @@ class Store:
             return True
         self._log.warning("the flusher did not finish its work: the recorder does it", exit_code=child.exit_code)
         try:
-            self._thread = FlusherThread.start(self._path, flusher_options(self._environment))
+            self._thread = self._start_thread()
         except SsmdError as error:
             self._log.error("the flusher's work cannot be finished", reason=str(error))
             return False

@@ -25,12 +25,13 @@ from ssmd.cli import options as flags
 from ssmd.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, DamageError, SsmdError, UsageError
 from ssmd.journal.paths import feed_root
 from ssmd.journal.recover import recover
-from ssmd.native.failure import MissingError, StaleError
+from ssmd.native.failure import InUseError, MissingError, StaleError
 from ssmd.native.flusher import FlusherOptions, FlusherThread, Stop
 from ssmd.native.ring import FlusherState, FlusherStatus
 from ssmd.schedule import day_table
 
 STOP_WITHIN_S = 4.5  # of the 5 s that a stop may take
+OTHER_ENDS_WITHIN_S = 6.0  # one that was asked to end, and has 5 s for that
 WATCH_EVERY_S = 0.2
 ENDING = (signal.SIGTERM, signal.SIGINT)
 
@@ -95,13 +96,14 @@ _TUNING = ("sync_interval_ms", "sync_bytes", "rotate_minutes", "rotate_bytes", "
 
 
 def start(wanted: Settings, log: Any) -> FlusherThread | None:
-    """A running flusher; None if a signal came while waiting for the ring."""
+    """A running flusher; None if a signal came while waiting for the ring, or for another flusher that is ending."""
     waiting = False
+    deadline = time.monotonic() + OTHER_ENDS_WITHIN_S
     while True:
         try:
             return FlusherThread.start(wanted.ring, wanted.options)
-        except (MissingError, StaleError) as reason:
-            if not wanted.wait:
+        except (MissingError, StaleError, InUseError) as reason:
+            if not wanted.wait or (isinstance(reason, InUseError) and time.monotonic() > deadline):
                 raise
             if not waiting:
                 log.info("waiting for the ring", ring=str(wanted.ring), reason=str(reason).splitlines()[0])
