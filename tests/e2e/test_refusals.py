@@ -371,7 +371,7 @@ def test_a_second_recorder_on_the_same_journal_is_refused_and_the_first_goes_on(
             recorder.wait_frames(int(read) + 200)
             assert recorder.get("/healthz")[0] == 200
             assert recorder.stop() == 0
-        wait_until(lambda: not left_running(environment), what="the end of all processes")
+        wait_until(lambda: not left_running(tmp_path), what="the end of all processes")
         assert len(events(read_lines(recorder.data), "started")) == 1
         code, report = verify(recorder.data)
         assert (code, json.dumps(report["damage"])) == (0, "[]")

@@ -111,7 +111,8 @@ def kill_nine(pid: int) -> None:
 
 def assert_no_process_left(recorder: Recorder) -> None:
     """No helper outlives the recorder by more than the moment that its own end takes."""
-    wait_until(lambda: not processes_naming(recorder.environment), what="the end of all helper processes")
+    folder = recorder.environment.parent
+    wait_until(lambda: not processes_naming(folder), what="the end of all helper processes")
 
 
 # ---- judgement ------------------------------------------------------------------------------------------------------

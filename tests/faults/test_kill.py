@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -27,6 +29,7 @@ from crash import (
     wait_helper,
 )
 from recording import (
+    ROOT,
     Recorder,
     assert_numbers_have_no_hole,
     environment_file,
@@ -140,6 +143,7 @@ def judge(run: Campaign, exchange: SimulatorProcess) -> dict[str, object]:
     assert report["damage"] == []
     assert [gap["cause"] for gap in report["gaps"]] == ["outage"] * outages
     assert all(gap["resolved_by"] for gap in report["gaps"])
+    assert_archived(recorder.data)
     return {
         "kills": dict(run.kills),
         "runs": len(events(lines, "started")),
@@ -148,6 +152,18 @@ def judge(run: Campaign, exchange: SimulatorProcess) -> dict[str, object]:
         "frames": frames,
         "held in rings": len(run.held),
     }
+
+
+def assert_archived(data: Path) -> None:
+    """What archivers left that were killed at work is finished by the next, and it is the same journal."""
+    before = stored_records(data)
+    done = subprocess.run([sys.executable, "-m", "ssmd.archiver", "--once", "--data", str(data)], cwd=ROOT, check=False)
+    assert done.returncode == 0
+    names = {path.name.split(".", 1)[0] for path in segment_files(data)}
+    files = {path.name for path in data.rglob("*") if path.is_file() and not path.name.startswith(".")}
+    assert files == {name + form for name in names for form in (".capnp.zst", ".manifest.json")}
+    assert stored_records(data) == before
+    assert verify(data)[1]["damage"] == []
 
 
 def test_kills_at_random_instants_lose_nothing_that_the_ring_held(tmp_path: Path) -> None:
@@ -168,14 +184,17 @@ def test_two_hundred_kills_lose_nothing_that_the_ring_held(tmp_path: Path) -> No
         print(judge(run, exchange))
 
 
-def test_a_restart_waits_for_the_flusher_that_a_killed_run_left(tmp_path: Path) -> None:
-    """The flusher of a killed recorder may still be writing: the next run lets it end, then goes on."""
+@pytest.mark.parametrize("at_work", [True, False])
+def test_a_restart_waits_for_the_flusher_that_a_killed_run_left(tmp_path: Path, at_work: bool) -> None:
+    """The flusher of a killed recorder may be writing still, or just begin: the next run lets it end, then goes on."""
     with SimulatorProcess("--rate", "1000", "--markets", "3") as exchange:
         environment = environment_file(tmp_path, exchange, flusher__mode="process", ring__path=str(ring_path(tmp_path)))
         with Recorder(environment, exchange) as recorder:
-            recorder.wait_frames(100)
+            if at_work:
+                wait_until(lambda: recorder.metric("ssmd_record_number", "written"), what="a flusher at work")
             flusher = wait_helper(recorder, "flusher")
             os.kill(flusher, signal.SIGSTOP)
+            recorder.wait_frames(100)
             recorder.kill()
             held = held_in_ring(ring_path(tmp_path))
             recorder.start()
