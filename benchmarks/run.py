@@ -84,7 +84,9 @@ def ring(rounds: int, count: int) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", action="store_true", help="a quick look that everything runs; writes no results.md")
-    small = parser.parse_args().small
+    parser.add_argument("--rounds", type=int, default=5, help="of each program, interleaved")
+    options = parser.parse_args()
+    small: bool = options.small
     lines = [
         "# Benchmark results",
         "",
@@ -100,7 +102,7 @@ def main() -> None:
         lines.extend(["", f"## {title}", "", *rows])
         print("\n".join(["", title, *rows]), flush=True)
 
-    rounds = 1 if small else 7
+    rounds = 1 if small else options.rounds
     full = list(path_bench.FULL)
     section("Ring and clock", ring(rounds, 100_000 if small else 5_000_000))
     section("Decode and encode", decode.measure(2_000 if small else 200_000, rounds))
@@ -110,7 +112,13 @@ def main() -> None:
     results = path_bench.run([p for p in full if p != "floor"], count=count, rounds=rounds, rate=0.0, tls=True)
     section("Socket to file, socket always full, wss", path_bench.report(results))
     paced = ["ssmd", "picows", "picows+orjson", "aiohttp+orjson", "websockets+json", "websocket-client+ujson"]
-    results = path_bench.run(paced, count=500 if small else 10_000, rounds=1 if small else 3, rate=2000.0, tls=False)
+    results = path_bench.run(
+        paced,
+        count=500 if small else 10_000,
+        rounds=1 if small else max(options.rounds // 2, 2),
+        rate=2000.0,
+        tls=False,
+    )
     section("Paced at 2,000 messages a second, one frame a segment, ws", path_bench.report(results))
     if not small:
         (HERE / "results.md").write_text("\n".join(lines) + "\n")
