@@ -6,6 +6,8 @@ imports the foreign library, with the evidence kept in the message and a hint th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 # Exit codes of every command (docs/cli.md).
 EXIT_OK = 0
 EXIT_INCOMPLETE = 1  # a check failed, or data is incomplete
@@ -58,3 +60,61 @@ class DamageError(SsmdError):
     """Stored bytes do not check out; nothing was changed."""
 
     exit_code = EXIT_INCOMPLETE
+
+
+# ---- of the middleware (ssmd.middleware) -----------------------------------------------------------------------------
+
+
+class MiddlewareError(SsmdError):
+    """A bus, an object store, a cache or a journal failed us. `evidence`: the library's own words."""
+
+    def __init__(self, message: str, *, hint: str | None = None, evidence: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.evidence = evidence
+
+
+class UnavailableError(MiddlewareError):
+    """It cannot be reached, is too slow, or was closed: theirs, and worth a retry."""
+
+    retryable = True
+
+
+class RejectedError(MiddlewareError):
+    """It is there and says no: credentials, rights, a bucket or stream that is missing or another's. The user's."""
+
+    exit_code = EXIT_USAGE
+
+
+class LimitError(MiddlewareError):
+    """More than it takes: a payload too large, a bus that is full."""
+
+
+class ConflictError(MiddlewareError):
+    """There is something else in that place already, and it was left as it is."""
+
+
+class MissingObjectError(MiddlewareError):
+    """There is no object of this key."""
+
+
+class LaggedError(MiddlewareError):
+    """A subscriber or reader missed `missed` messages (0 = how many is not known). Reading goes on behind the hole."""
+
+    retryable = True
+
+    def __init__(self, message: str, *, missed: int, hint: str | None = None, evidence: str | None = None) -> None:
+        super().__init__(message, hint=hint, evidence=evidence)
+        self.missed = missed
+
+
+class PublishError(MiddlewareError):
+    """Not all of `publish_all` was confirmed. `receipts`: of the confirmed run from the beginning.
+
+    The cause is chained, and `retryable` is that of the cause.
+    """
+
+    def __init__(self, message: str, *, receipts: Sequence[object], cause: MiddlewareError) -> None:
+        super().__init__(message, hint=cause.hint, evidence=cause.evidence)
+        self.receipts = receipts
+        self.retryable = cause.retryable
+        self.exit_code = cause.exit_code

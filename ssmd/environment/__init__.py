@@ -76,6 +76,7 @@ __all__ = [
 
 PATH_KEYS: tuple[tuple[str, ...], ...] = (
     ("storage", "path"),
+    ("storage", "archive"),
     ("ring", "path"),
     ("exchange", "ca_file"),
     ("exchange", "simulator", "frames"),

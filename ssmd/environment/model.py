@@ -76,6 +76,10 @@ Subject = Annotated[
     _matching(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", "is no subject: words of letters, digits, '_', '-', dots between"),
 ]
 Word = Annotated[str, _matching(r"[A-Za-z0-9_-]{1,64}", "may hold letters, digits, '_', '-' only (at most 64)")]
+Prefix = Annotated[
+    str,
+    _matching(r"([A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*)?", "is no prefix: names joined by '/'"),
+]
 Clock = Annotated[str, _matching(r"([01][0-9]|2[0-3]):[0-5][0-9]", 'must be a time of day, "HH:MM"')]
 Text = Annotated[str, Field(min_length=1)]
 Url = Annotated[str, AfterValidator(_url)]
@@ -216,6 +220,11 @@ class Transport(_Section):
     url: Url | None = None
     stream: Word = "SSMD"
     subject_prefix: Subject = "md"
+    publish: Literal["records", "batches", "both"] = "records"  # one message a record, or many of a kind in one
+    batch_records: Annotated[int, Field(ge=1, le=65_536)] = 256  # at most so many in one message
+    stream_max_bytes: NotNegative = 0  # of a stream that the publisher creates; 0: no limit of its own
+    stream_max_age_hours: NotNegative = 72  # likewise; 0: for ever
+    durable_only: bool = True  # publish what is synced; false: what is written (sooner, no proof against power cuts)
 
 
 class Storage(_Section):
@@ -226,6 +235,9 @@ class Storage(_Section):
     bucket: Text | None = None
     region: Text | None = None
     endpoint: Url | None = None
+    prefix: Prefix = ""  # of the keys in the bucket
+    archive: File | None = None  # type local: sealed segments are copied to this folder too
+    retain_days: Annotated[float, Field(ge=0)] | None = None  # local copies go so long after their upload; unset: never
 
 
 class Cache(_Section):
@@ -234,6 +246,7 @@ class Cache(_Section):
     type: Literal["memory", "redis"] = "memory"
     url: Url | None = None
     max_size: Positive = 100_000
+    ttl_s: Positive = 86_400  # of last values
 
 
 class Journal(_Section):

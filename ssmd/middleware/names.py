@@ -1,0 +1,66 @@
+"""How things are called outside of ssmd: subjects, message ids, object keys, cache keys. Pure.
+
+Nothing that an exchange sends becomes part of one of these except through `token`. docs/middleware.md.
+
+    subject     {prefix}.{kind}.{market}              md.trade.KXBTC-26
+    batches     {prefix}.batch.{kind}                 md.batch.book_delta
+    message id  {journal}:{number}                    kalshi-5f0c9a1e22b4:17
+    object      {prefix}/{feed}/{journal}/{day}/{file}
+    cache       ssmd:last:{feed}:{market}
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+MAX_TOKEN = 128  # characters; a longer name ends in a digest of the whole
+
+_OUTSIDE = re.compile(r"[^A-Za-z0-9_-]")
+_NONE = "_"  # the token of a record without a market
+
+
+def token(text: str | None) -> str:
+    """A name as one word of a subject or key: letters, digits, '-', '_'; anything else becomes '_'.
+
+    An empty or missing one is '_'. One longer than MAX_TOKEN is cut and ends in a digest, so that two long names that
+    begin alike stay two.
+    """
+    if not text:
+        return _NONE
+    word = _OUTSIDE.sub("_", text)
+    if len(word) <= MAX_TOKEN:
+        return word
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return f"{word[: MAX_TOKEN - len(digest) - 1]}-{digest}"
+
+
+def subject(prefix: str, kind: str, market: str | None) -> str:
+    """Where a record is published."""
+    return f"{prefix}.{kind}.{token(market)}"
+
+
+def batch_subject(prefix: str, kind: str) -> str:
+    """Where many records of one kind are published as one message."""
+    return f"{prefix}.batch.{kind}"
+
+
+def message_id(journal: str, number: int) -> str:
+    """By this the bus knows a record again."""
+    return f"{journal}:{number}"
+
+
+def last_value_key(feed: str, market: str) -> str:
+    """Where the cache keeps what was last seen of a market."""
+    return f"ssmd:last:{token(feed)}:{token(market)}"
+
+
+def matches(pattern: str, subject: str) -> bool:
+    """Whether a subject is one of a pattern's: `*` is one word, `>` at the end one or more."""
+    wanted, words = pattern.split("."), subject.split(".")
+    for i, word in enumerate(wanted):
+        if word == ">" and i == len(wanted) - 1:
+            return len(words) > i
+        if i >= len(words) or word not in ("*", words[i]):
+            return False
+    return len(words) == len(wanted)
