@@ -10,6 +10,7 @@ Invariant: no record leaves the ring but into a file, and nothing ends without a
 from __future__ import annotations
 
 import ctypes
+import functools
 import gc
 import json
 import signal
@@ -28,7 +29,9 @@ from ssmd.environment import Environment
 from ssmd.errors import EXIT_FAILED, EXIT_OK, ExchangeError, SsmdError, StorageError
 from ssmd.exchange import Client, find_exchange
 from ssmd.health import Check, HealthServer, run_checks
+from ssmd.helpers import Reports, helpers_of
 from ssmd.metrics import Reading, exposition
+from ssmd.report import report_of
 from ssmd.status import Snapshot
 from ssmd.store import Store, journal_root
 from ssmd.wire import WireConnection
@@ -38,6 +41,8 @@ REFRESH_EVERY_S = 60.0
 WATCH_EVERY_S = 0.2
 ALARM_AFTER_LOOKS = 5
 STOP_BUDGET_S = 4.0  # the contract is 5 s from the signal to the exit, which itself takes a moment
+HELPERS_LEAST_S = 0.5  # of that, whatever the files took: for helpers that finish what they have in hand
+LAST_LINES_S = 0.5  # for what ended helpers said last to pass
 LAST_WORDS_S = 1.0  # of that: for clients to record how their sockets ended
 SIMULATOR_START_S = 30.0
 HEARTBEAT_LIMIT_NS = 5_000_000_000
@@ -78,6 +83,9 @@ class Connector:
             "connections": self._check_connections,
             "helpers": self._check_helpers,
         }
+        self._reports = Reports(helpers_of(environment))
+        for helper in helpers_of(environment):
+            self._checks[helper.name] = functools.partial(self._check_helper, helper.name)
         self._failing = dict.fromkeys(self._checks, 0)  # in how many looks in a row
         self._parts: list[gevent.Greenlet] = []  # whatever may record
         self._keepers: list[gevent.Greenlet] = []  # one for each child
@@ -184,7 +192,9 @@ class Connector:
     def _start_helpers(self) -> None:
         if self._environment.flusher.mode == "process":
             self._add_helper("flusher")
-        self._add_helper("archiver")
+        for helper in helpers_of(self._environment):
+            self._add_helper(helper.name)
+            self._reports.expect(helper.name, now_s=time.monotonic())
 
     def _start_auditor(self) -> None:
         if self._environment.connector.check_books:
@@ -207,6 +217,11 @@ class Connector:
 
     def _helper_said(self, name: str, line: str) -> None:
         said = _object(line)
+        report = report_of(said)
+        if report is not None and name in self._reports:
+            process = sum(child.restarts for child in self._children if child.spec.name == name)
+            self._reports.take(name, report, process=process, now_s=time.monotonic())
+            return
         event, level = said.pop("event", None), said.pop("level", "info")
         if isinstance(event, str) and level in ("info", "warning", "error"):
             said.pop("timestamp", None)  # the log gives its own
@@ -389,7 +404,7 @@ class Connector:
         self.drained = store.close(self._deadline, flusher_child=flushers[0] if flushers else None)
 
     def _end_children(self) -> None:
-        deadline = self._deadline or time.monotonic() + STOP_BUDGET_S
+        deadline = max(self._deadline or time.monotonic() + STOP_BUDGET_S, time.monotonic() + HELPERS_LEAST_S)
         for child in self._children:
             child.terminate()
         for child in self._children:
@@ -399,6 +414,7 @@ class Connector:
                     child=child.spec.name,
                 )
                 child.kill()
+        gevent.joinall(self._keepers, timeout=LAST_LINES_S)
         gevent.killall(self._keepers, block=True, timeout=0.2)
 
     def _end_recording(self, until: float) -> None:
@@ -467,6 +483,11 @@ class Connector:
                 )
         return None
 
+    def _check_helper(self, name: str) -> str | None:
+        if self._stop.is_set():
+            return None
+        return self._reports.trouble(name, now_s=time.monotonic())
+
     def trouble(self) -> str:
         """The first thing that is wrong right now, empty if nothing is."""
         return next((sentence for sentence in run_checks(self._checks).values() if sentence), "")
@@ -494,6 +515,8 @@ class Connector:
             unparsed=by_kind.get("unparsed", 0),
             by_kind=by_kind,
             trouble=self.trouble(),
+            last_number=cursors["written"],
+            helpers=self._reports.standings(),
         )
 
     def _readings(self) -> Mapping[str, Reading]:
@@ -511,7 +534,7 @@ class Connector:
             "ssmd_ring_full_seconds": {name: state.ring_full_ns / 1e9 for name, state in states.items()},
             "ssmd_child_restarts": {child.spec.name: float(child.restarts) for child in self._children},
         }
-        return readings | (store.readings() if store else {})
+        return readings | self._reports.cursors() | self._reports.counters() | (store.readings() if store else {})
 
 
 def settle_memory() -> None:

@@ -55,6 +55,16 @@ METRICS: tuple[MetricSpec, ...] = (
     MetricSpec("ssmd_sync_longest_seconds", "gauge", "Longest of those"),
     MetricSpec("ssmd_flusher_error", "gauge", "errno of the flusher's present error, 0 = none"),
     MetricSpec("ssmd_child_restarts", "counter", "Restarts of helper processes", "child"),
+    MetricSpec("ssmd_cursor_number", "gauge", "Last record that a helper is done with", "cursor"),
+    MetricSpec("ssmd_cursor_lag_records", "gauge", "Records that a helper could do and has not done", "cursor"),
+    MetricSpec("ssmd_cursor_lag_seconds", "gauge", "Age of the oldest of those, 0 = there is none", "cursor"),
+    # What helpers count: `counters` of their reports, ssmd_{part}_{counter}
+    MetricSpec("ssmd_publisher_messages", "counter", "Messages that the bus has confirmed"),
+    MetricSpec("ssmd_publisher_records", "counter", "Records in those messages"),
+    MetricSpec("ssmd_publisher_bytes", "counter", "Payload bytes of those messages"),
+    MetricSpec("ssmd_publisher_duplicates", "counter", "Messages that the bus had already: sent again after a failure"),
+    MetricSpec("ssmd_publisher_retries", "counter", "Attempts to publish that failed and were made again"),
+    MetricSpec("ssmd_publisher_missed", "counter", "Records that were removed before they could be published"),
 )
 
 

@@ -29,6 +29,12 @@ class Report:
     def lag_records(self) -> int:
         return max(self.end - self.number, 0)
 
+    @property
+    def behind(self) -> str:
+        """How far behind, for `trouble` and for people: '1,200 records behind, the oldest for 4 s'."""
+        since = f", the oldest for {self.lag_s:.0f} s" if self.lag_s >= 1 else ""
+        return f"{self.lag_records:,} records behind{since}"
+
     def line(self) -> str:
         """The line, without its end."""
         return json.dumps({"report": asdict(self)})

@@ -9,6 +9,10 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ssmd.helpers import Standing
+
+BEHIND_AFTER_S = 5.0  # a lag shorter than this is not worth a place in the live line
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
@@ -28,6 +32,8 @@ class Snapshot:
     unparsed: int
     by_kind: Mapping[str, int] = field(default_factory=dict)
     trouble: str = ""
+    last_number: int = 0  # of the last record in a file
+    helpers: tuple[Standing, ...] = ()
 
 
 def human_bytes(count: float) -> str:
@@ -64,6 +70,8 @@ def live_line(now: Snapshot, before: Snapshot) -> str:
         f"reconnects {now.reconnects}",
         f"live {now.live}/{now.clients}",
     ]
+    reports = [standing.report for standing in now.helpers if standing.report]
+    parts += [f"{report.part} {report.behind}" for report in reports if report.lag_s >= BEHIND_AFTER_S]
     return " · ".join(parts)
 
 
@@ -88,5 +96,16 @@ def summary(end: Snapshot, *, folder: str, command: str, sealed: bool) -> str:
         lines.append(f"  unparsed    {end.unparsed:,} messages, kept as bytes: {command} cat {place} --kind unparsed")
     if end.lag_records:
         lines.append(f"  in the ring {end.lag_records:,} records, not in a file yet: start again to write them")
+    lines += [_standing_line(standing, end.last_number) for standing in end.helpers if standing.report]
     lines.append(f"Prove it: {command} verify {place}")
     return "\n".join(lines)
+
+
+def _standing_line(standing: Standing, last_number: int) -> str:
+    """How far a helper came; `last_number` may be newer than what it saw last."""
+    report = standing.report
+    assert report is not None
+    behind = max(report.end, last_number) - report.number
+    left = f"; {behind:,} records behind, it goes on at the next start" if behind > 0 else ", all"
+    why = f": {report.trouble}" if report.trouble and behind > 0 else ""
+    return f"  {standing.helper.done:<11} up to record {report.number:,}{left}{why}"

@@ -26,6 +26,7 @@ LAYERS: dict[int, tuple[str, ...]] = {
         "ssmd.normalizer",
         "ssmd.environment",
         "ssmd.exchange",
+        "ssmd.helpers",
         "ssmd.book",
         "ssmd.quality",
         "ssmd.tally",

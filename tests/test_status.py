@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from ssmd.helpers import Helper, Standing
+from ssmd.report import Report
 from ssmd.status import Snapshot, human_bytes, human_duration, live_line, summary
 
 QUIET = Snapshot(
@@ -63,3 +65,26 @@ def test_a_run_that_received_nothing_does_not_speak_of_completeness() -> None:
     end = replace(QUIET, frames=0, trouble="the name does not resolve")
     text = summary(end, folder="data", command="ssmd", sealed=True)
     assert text == "NOTHING was recorded in 10.0s: the name does not resolve."
+
+
+PUBLISHER = Helper("publisher", "published", lambda environment: True)
+
+
+def test_the_summary_says_that_all_was_published() -> None:
+    end = replace(QUIET, last_number=1010, helpers=(Standing(PUBLISHER, Report("publisher", 1010, 1010)),))
+    assert "  published   up to record 1,010, all\n" in summary(end, folder="data", command="ssmd", sealed=True)
+
+
+def test_the_summary_says_what_is_not_published_yet_and_why() -> None:
+    """The helper saw up to 900 only: what was written after its last look is behind too."""
+    report = Report("publisher", 500, 900, 2.0, "NATS cannot be reached")
+    end = replace(QUIET, last_number=1010, helpers=(Standing(PUBLISHER, report),))
+    line = "  published   up to record 500; 510 records behind, it goes on at the next start: NATS cannot be reached\n"
+    assert line in summary(end, folder="data", command="ssmd", sealed=True)
+
+
+def test_the_live_line_names_a_helper_that_is_behind_for_long() -> None:
+    slow = replace(QUIET, elapsed_s=12.0, helpers=(Standing(PUBLISHER, Report("publisher", 5, 1005, 8.0)),))
+    assert "publisher 1,000 records behind, the oldest for 8 s" in live_line(slow, QUIET)
+    quick = replace(QUIET, elapsed_s=12.0, helpers=(Standing(PUBLISHER, Report("publisher", 5, 1005, 1.0)),))
+    assert "publisher" not in live_line(quick, QUIET)
