@@ -1,0 +1,5 @@
+"""The memory twins of the middleware: the references of the contract suites. They live and die with their process."""
+
+from ssmd.middleware.memory.cache import MemoryCache
+
+__all__ = ["MemoryCache"]

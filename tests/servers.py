@@ -1,0 +1,149 @@
+"""Real servers for tests, on free ports of loopback, in folders of their own. They die with the test, however it ends.
+
+A program that is not installed is said in words (`pytest.skip`, which the last section of a run lists), never silent.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+START_S = 20.0  # generous: the machine may be busy
+_PR_SET_PDEATHSIG = 1
+
+
+def program(name: str) -> str:
+    """The path of a server program; without it the test is not run, and the summary says so."""
+    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/bin")
+    if found is None:
+        pytest.skip(f"{name} is not installed (scripts/install-test-tools.sh does it)")
+    return found
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def dies_with_parent() -> Callable[[], None]:
+    """For `preexec_fn`: the child is killed when the process that started it ends, even by SIGKILL."""
+    libc, parent = ctypes.CDLL(None, use_errno=True), os.getpid()
+
+    def prepare() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # it died before the line above
+            os._exit(1)
+
+    return prepare
+
+
+class Server:
+    """A server process on a port of its own, which it keeps over restarts. Use as a context manager."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.port = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def arguments(self) -> Sequence[str]:
+        """The command line."""
+        raise NotImplementedError
+
+    def answers(self) -> bool:
+        """Whether it serves."""
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=0.2).close()
+        except OSError:
+            return False
+        return True
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def start(self) -> None:
+        """Returns once it serves."""
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                self.arguments(), cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                preexec_fn=dies_with_parent(),
+            )  # fmt: skip
+        deadline = time.monotonic() + START_S
+        while not self.answers():
+            assert self.process.poll() is None and time.monotonic() < deadline, (self.folder / "log").read_text()
+            time.sleep(0.01)
+
+    def kill(self) -> None:
+        """SIGKILL; `start` begins it again on the same port and folder."""
+        process, self.process = self.process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def stop(self) -> None:
+        """SIGTERM, and waits."""
+        process, self.process = self.process, None
+        if process is not None:
+            process.terminate()
+            process.wait(START_S)
+
+    def pause(self) -> None:
+        self._send(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._send(signal.SIGCONT)
+
+    def _send(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+
+class RedisServer(Server):
+    """redis-server that keeps nothing on disk: what it held is gone after a kill."""
+
+    def __init__(self, folder: Path, *, password: str | None = None, settings: Sequence[str] = ()) -> None:
+        super().__init__(folder)
+        self._program = program("redis-server")
+        self._password = password
+        self._settings = tuple(settings)  # as flags of redis-server
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def arguments(self) -> Sequence[str]:
+        given = [self._program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        if self._password is not None:
+            given += ["--requirepass", self._password]
+        return [*given, *self._settings]
+
+    def send(self, *words: str) -> bytes:
+        """One command, in the protocol's own words; gives the first line of the answer."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=START_S) as connection:
+            commands = [("AUTH", self._password)] if self._password is not None else []
+            answer = b""
+            for command in [*commands, words]:
+                connection.sendall(b"".join([b"*%d\r\n" % len(command), *map(_bulk, command)]))
+                answer = connection.recv(65536)
+            return answer.partition(b"\r\n")[0]
+
+
+def _bulk(word: str) -> bytes:
+    encoded = word.encode()
+    return b"$%d\r\n%s\r\n" % (len(encoded), encoded)
