@@ -231,16 +231,13 @@ def test_env_check_ready_fails_where_a_required_secret_is_not_set() -> None:
 
 
 ASKED_IN_VAIN = [
-    ("transport={type: nats, url: 'nats://h'}", "transport.type: nats"),
-    ("storage={type: s3, bucket: b, region: r}", "storage.type: s3"),
     ("storage.type=memory", "storage.type: memory"),
-    ("cache={type: redis, url: 'redis://h'}", "cache.type: redis"),
     ("journal.type=memory", "journal.type: memory"),
 ]
 
 
 @pytest.mark.parametrize(("setting", "told"), ASKED_IN_VAIN)
-def test_what_no_program_does_yet_is_refused_by_those_that_would_do_without(
+def test_what_no_recorder_can_do_is_refused_by_those_that_would_do_without(
     setting: str, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = options.parser("try", "Tries.")

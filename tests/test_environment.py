@@ -204,6 +204,19 @@ RULES = [
     ("cache.type=redis", "cache.url", "cache.type redis needs it"),
     ("cache={type: redis, url: 'redis://:pass@h'}", "cache.url", "no user name or password"),
     ("journal.type=nats", "journal.type", "needs transport.type nats"),
+    ("storage={type: s3, bucket: b, region: r, archive: a}", "storage.archive", "segments go to the bucket"),
+    ("storage.retain_days=1", "storage.retain_days", "storage.type s3, or storage.archive"),
+    ("storage.prefix=a/b", "storage.prefix", "storage.type s3, or storage.archive"),
+    ("storage={type: s3, bucket: b, region: r, prefix: a/../b}", "storage.prefix", "is no prefix"),
+    ("storage={type: s3, bucket: b, region: r, prefix: /a}", "storage.prefix", "is no prefix"),
+    ("storage={path: /d, archive: /d/copy}", "storage.archive", "must lie outside of storage.path"),
+    ("storage={path: /d/live, archive: /d}", "storage.archive", "must lie outside of storage.path"),
+    ("storage={path: /d, archive: /d}", "storage.archive", "must lie outside of storage.path"),
+    ("transport={type: nats, url: 'nats://h', subject_prefix: 'md.>'}", "transport.subject_prefix", "is no subject"),
+    ("transport={type: nats, url: 'nats://h', stream: 'A.B'}", "transport.stream", "letters, digits"),
+    ("keys.nats={type: password, fields: {user: 'env:A'}}", "keys.nats.fields", "password, user; or token; or creds"),
+    ("keys.s3={type: api_key, source: 'env:A'}", "keys.s3.source", "access_key_id, secret_access_key"),
+    ("keys.redis={type: password, fields: {pasword: 'env:A'}}", "keys.redis.fields", "must be the fields password"),
     ("schedule.timezone=Mars/Base", "schedule.timezone", "is no time zone"),
     ("schedule.day_start=24:00", "schedule.day_start", 'time of day, "HH:MM"'),
     ("health.address=8080", "health.address", "must be text"),
@@ -248,6 +261,39 @@ def test_a_real_exchange_is_reached_by_tls_only(setting: str, path: str, words: 
 @pytest.mark.parametrize("url", ["ws://127.0.0.1:9/x", "ws://localhost:9/x", "ws://[::1]:9/x", "ws://127.8.8.8/x"])
 def test_this_machine_may_be_reached_without_tls(url: str) -> None:
     assert parse(REAL, f"exchange.websocket_url={url}").exchange.websocket_url == url
+
+
+@pytest.mark.parametrize(
+    ("setting", "keys"),
+    [
+        ("keys.nats={type: password, fields: {user: 'env:A', password: 'env:B'}}", {"user", "password"}),
+        ("keys.nats={type: token, source: 'env:A'}", {"value"}),
+        ("keys.nats={type: token, fields: {creds: 'file:/c'}}", {"creds"}),
+        ("keys.redis={type: password, source: 'env:A'}", {"value"}),
+        ("keys.s3={type: api_key, source: 'env:A,B', fields: [access_key_id, secret_access_key]}",
+         {"access_key_id", "secret_access_key"}),
+    ],
+)  # fmt: skip
+def test_credentials_of_services_have_the_fields_that_their_service_asks_for(setting: str, keys: set[str]) -> None:
+    (key,) = parse(SMALLEST, setting).keys.values()
+    assert set(key.sources) == keys
+
+
+def test_an_object_store_of_this_machine_may_be_reached_without_tls() -> None:
+    found = parse(SMALLEST, "storage={type: s3, bucket: b, region: r, endpoint: 'http://127.0.0.1:9'}")
+    assert found.storage.endpoint == "http://127.0.0.1:9"
+
+
+def test_a_folder_whose_name_begins_like_the_data_folder_may_be_the_archive() -> None:
+    found = parse(SMALLEST, "storage={path: /d, archive: /d-copy, retain_days: 0.5, prefix: a/b}")
+    assert (found.storage.archive, found.storage.retain_days) == (Path("/d-copy"), 0.5)
+
+
+def test_what_no_recorder_can_do_is_said_with_the_reason() -> None:
+    found = parse(SMALLEST, "storage.type=memory", "journal.type=memory")
+    told = {env.key_text(problem.path): problem.sentence for problem in env.unserved(found)}
+    assert set(told) == {"storage.type", "journal.type"}
+    assert "must outlive the recorder" in told["storage.type"]
 
 
 def test_no_key_switches_the_check_of_certificates_off() -> None:

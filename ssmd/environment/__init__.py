@@ -172,14 +172,10 @@ def ring_path(environment: Environment) -> Path:
     return environment.ring.path
 
 
-# What environment files may ask for already, but no program of this version does.
+# What a file may say and a recorder cannot do. The memory types are for programs that keep nothing.
 NOT_SERVED = {
-    ("transport", "nats"): "this version publishes nothing: use memory",
-    ("storage", "s3"): "this version uploads nothing: use local",
-    ("storage", "memory"): "this version keeps journals in files: use local",
-    ("cache", "redis"): "this version keeps nothing in a cache: use memory",
-    ("journal", "nats"): "this version keeps journals in files: use file",
-    ("journal", "memory"): "this version keeps journals in files: use file",
+    ("storage", "memory"): "what is recorded must outlive the recorder: use local or s3",
+    ("journal", "memory"): "what is recorded must outlive the recorder: use file, or nats for readers on other hosts",
 }
 
 

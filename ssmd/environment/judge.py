@@ -242,6 +242,51 @@ def _service_rules(data: Data) -> Iterator[Problem]:
         if parts and parts.scheme not in allowed:
             yield Problem((section, key), "must start with " + " or ".join(f"{scheme}://" for scheme in allowed))
     yield from _scheme_problem(("storage", "endpoint"), data.at("storage", "endpoint"), "https", "http")
+    yield from _upload_rules(data)
+    yield from _credential_rules(data)
+
+
+def _upload_rules(data: Data) -> Iterator[Problem]:
+    """What concerns sealed segments needs a place where they go: a bucket, or the folder `archive`."""
+    storage, s3 = data.section("storage"), data.at("storage", "type") == "s3"
+    if s3 and "archive" in storage:
+        yield Problem(("storage", "archive"), "has no meaning with storage.type s3: segments go to the bucket")
+    for key in ("retain_days", "prefix"):
+        if key in storage and storage[key] != "" and not s3 and "archive" not in storage:
+            sentence = "needs a place that segments are uploaded to: storage.type s3, or storage.archive"
+            yield Problem(("storage", key), sentence)
+    path, archive = storage.get("path"), storage.get("archive")
+    if isinstance(path, str) and isinstance(archive, str) and _one_in_the_other(path, archive):
+        yield Problem(
+            ("storage", "archive"), "must lie outside of storage.path: tools that read it would find all twice"
+        )
+
+
+def _one_in_the_other(first: str, second: str) -> bool:
+    """Of two absolute paths."""
+    shorter, longer = sorted((first.rstrip("/") + "/", second.rstrip("/") + "/"), key=len)
+    return longer.startswith(shorter)
+
+
+# The fields that a key of a service may have: one of these sets. A key without fields has the field `value`.
+SERVICE_FIELDS: Final = {
+    "nats": ({"user", "password"}, {"token"}, {"creds"}, {"value"}),
+    "s3": ({"access_key_id", "secret_access_key"}, {"access_key_id", "secret_access_key", "session_token"}),
+    "redis": ({"password"}, {"user", "password"}, {"value"}),
+}
+
+
+def _credential_rules(data: Data) -> Iterator[Problem]:
+    """A misspelt field would mean to ask without a password."""
+    for name, allowed in SERVICE_FIELDS.items():
+        key = data.section("keys", name)
+        fields = (
+            set(key["fields"]) if isinstance(key.get("fields"), dict) else ({"value"} if "source" in key else set())
+        )
+        if fields and fields not in allowed:
+            choices = "; or ".join(", ".join(sorted(choice)) for choice in allowed if choice != {"value"})
+            path = ("keys", name, "fields" if "fields" in key else "source")
+            yield Problem(path, f"must be the fields {choices}: docs/environment.md")
 
 
 _UUID = re.compile(r"\b[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b")
