@@ -148,6 +148,11 @@ class Connector:
     def stop(self) -> None:
         self._stop.set()
 
+    @property
+    def stopping(self) -> bool:
+        """Whether `stop` was called, or a part failed."""
+        return bool(self._stop.is_set())
+
     def _fail(self, error: BaseException) -> None:
         if self._failure is None:
             self._failure = error

@@ -12,8 +12,10 @@ import contextlib
 import logging
 import shlex
 import shutil
+import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -24,12 +26,14 @@ import structlog
 from ssmd import host
 from ssmd.cli import options
 from ssmd.connector import Connector, install_signals
-from ssmd.errors import SsmdError
+from ssmd.environment import Environment
+from ssmd.errors import EXIT_INCOMPLETE, EXIT_OK, EXIT_USAGE, SsmdError, UsageError
 from ssmd.status import Snapshot, live_line, summary
 
 LINE_EVERY_S = 0.5
 CLEAR_LINE = "\r\x1b[K"
 REPORT_EVERY_S = 60.0
+CHECK_LIMIT_S = 10.0  # the check of the middleware ends by itself in less
 
 
 def parser() -> argparse.ArgumentParser:
@@ -60,6 +64,7 @@ def main(arguments: Sequence[str]) -> int:
         environment, host.secret_reader(environment), environment_arguments=options.as_arguments(asked)
     )
     install_signals(connector)
+    check_middleware(environment, options.as_arguments(asked), stopped=lambda: connector.stopping)
     showing = gevent.spawn(_show_line, connector, screen) if screen else gevent.spawn(_report, connector)
     try:
         return connector.run(asked.duration)
@@ -68,6 +73,36 @@ def main(arguments: Sequence[str]) -> int:
         if connector.opened:
             folder = str(environment.storage.path)
             print(summary(connector.snapshot(), folder=folder, command=command(), sealed=connector.drained), flush=True)
+
+
+def check_middleware(environment: Environment, arguments: Sequence[str], *, stopped: Callable[[], bool]) -> None:
+    """Asks the bus, the object store and the cache before anything is made, in a process that gevent did not patch.
+
+    One that refuses us is a UsageError. One that cannot be reached is a warning: recording never waits for it.
+    """
+    storage = environment.storage
+    kinds = {environment.transport.type, environment.cache.type, storage.type}
+    if not kinds & {"nats", "redis", "s3"} and storage.archive is None:
+        return
+    asked = subprocess.Popen(
+        [sys.executable, "-m", "ssmd.middleware", *arguments, "--check"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    )
+    deadline = time.monotonic() + CHECK_LIMIT_S
+    while asked.poll() is None and not stopped() and time.monotonic() < deadline:
+        gevent.sleep(0.02)
+    if asked.poll() is None:
+        asked.kill()
+    said = asked.communicate()[1].strip()
+    if asked.returncode == EXIT_USAGE:
+        raise UsageError(said.removeprefix("ssmd.middleware: "))
+    if asked.returncode != EXIT_OK and not stopped():
+        reason = said if asked.returncode == EXIT_INCOMPLETE else f"the check ended with {asked.returncode}: {said}"
+        structlog.get_logger().warning("the middleware is not there yet; recording begins without it", reason=reason)
 
 
 def command() -> str:
