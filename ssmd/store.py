@@ -29,6 +29,7 @@ from ssmd.children import Child
 from ssmd.environment import Environment
 from ssmd.errors import DamageError, SsmdError, StorageError, UsageError
 from ssmd.journal.files import replace_file
+from ssmd.journal.identity import make_identity
 from ssmd.journal.recover import Cut, Recovery, recover
 from ssmd.metrics import Reading
 from ssmd.native import clock
@@ -77,6 +78,7 @@ class Store:
         self.found = self._prepare()
         self._ring = Ring.open(self._path, environment.ring.size_bytes, role=Role.PRODUCER, create=False)
         self._note_ring()
+        self.identity = make_identity(self._root)
         self._sweep()
         resume = self._ring.resume()
         self._writer = Writer(self._ring, resume.last_number)

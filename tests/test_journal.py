@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import zstandard
 from journal_writer import CLOCK, DAY, NOON, Journal
 
-from ssmd.errors import UsageError
+from ssmd.errors import DamageError, StorageError, UsageError
 from ssmd.journal import paths
 from ssmd.journal.follow import Follower
+from ssmd.journal.identity import IDENTITY, identity, known_identity, make_identity
 from ssmd.journal.paths import State, find
 from ssmd.journal.reader import Damage, Reader, select
 from ssmd.journal.times import parse_time, show_time
+from ssmd.middleware.interfaces import Start
 from ssmd.native.walk import KIND_BITS, Filter
 
 
@@ -257,8 +261,8 @@ def test_segments_that_are_over_before_the_time_are_not_opened(tmp_path: Path) -
 class Tail:
     """A follower and what it gave."""
 
-    def __init__(self, root: Path, wanted: Filter | None = None) -> None:
-        self.follower = Follower([root], wanted)
+    def __init__(self, root: Path, wanted: Filter | None = None, start: Start | None = None) -> None:
+        self.follower = Follower([root], wanted, start=start)
 
     def new(self) -> list[int]:
         return [record.view.number for record in self.follower.step() if record.kind != "checkpoint"]
@@ -446,3 +450,220 @@ def test_a_follower_gives_what_its_filter_keeps(journal: Journal) -> None:
     journal.ticker()
     journal.write(paths.OPEN)
     assert tail.new() == [2]
+
+
+# ---- where a follower begins -------------------------------------------------------------------------------------
+
+
+def three_segments(journal: Journal) -> None:
+    """Records 1 to 9: two sealed segments of three (a checkpoint after the first), and an open one."""
+    for seq in range(1, 10):
+        journal.trade(seq)
+        if seq % 3 == 1:
+            journal.checkpoint()
+        if seq in (3, 6):
+            journal.seal()
+    journal.write(paths.OPEN)
+
+
+@pytest.mark.parametrize("first", range(1, 10))
+def test_a_follower_begins_at_a_number(journal: Journal, first: int) -> None:
+    three_segments(journal)
+    assert Tail(journal.root, start=Start.number(first)).new() == list(range(first, 10))
+
+
+def test_segments_before_the_start_are_not_opened(journal: Journal) -> None:
+    three_segments(journal)
+    for path in journal.folder.glob("*.capnp"):
+        path.write_bytes(b"not looked at")
+    tail = Tail(journal.root, start=Start.number(8))
+    assert tail.new() == [8, 9] and tail.damage == []
+
+
+def test_a_number_that_is_not_there_yet_is_waited_for(journal: Journal) -> None:
+    three_segments(journal)
+    tail = Tail(journal.root, start=Start.number(11))
+    assert tail.new() == []
+    for seq in (10, 11, 12):
+        journal.trade(seq)
+    journal.write(paths.OPEN)
+    assert tail.new() == [11, 12]
+
+
+@pytest.mark.parametrize("first", range(1, 10))
+def test_a_follower_begins_at_a_time(journal: Journal, first: int) -> None:
+    three_segments(journal)
+    start = Start.time(NOON + 1000 * first)  # the writer's records are a microsecond apart
+    assert Tail(journal.root, start=start).new() == list(range(first, 10))
+
+
+def test_a_start_by_time_gives_all_that_follows_although_the_clock_stepped_back(journal: Journal) -> None:
+    for seq, now in ((1, 5), (2, 9), (3, 7), (4, 20)):
+        journal.now = NOON + now
+        journal.add("trade", {"market": "M"}, recvNs=journal.now, connection=1, seq=seq)
+    journal.seal()
+    assert Tail(journal.root, start=Start.time(NOON + 8)).new() == [2, 3, 4]
+
+
+def test_a_follower_begins_at_the_end_as_it_was_when_it_was_made(journal: Journal) -> None:
+    three_segments(journal)
+    tail = Tail(journal.root, start=Start.end())
+    journal.trade(10)
+    journal.write(paths.OPEN)
+    assert tail.new() == [10]
+
+
+def test_the_end_of_a_journal_that_does_not_exist_is_its_beginning(journal: Journal) -> None:
+    tail = Tail(journal.root, start=Start.end())
+    journal.trade(1)
+    journal.write(paths.OPEN)
+    assert tail.new() == [1]
+
+
+# ---- proved batches ----------------------------------------------------------------------------------------------
+
+
+def groups(follower: Follower) -> list[tuple[int, int, bytes]]:
+    """First and last number and the bytes of every batch that can be read now."""
+    return [
+        (batch.first_number, batch.last_number, batch.data[batch.start : batch.stop]) for _, batch in follower.batches()
+    ]
+
+
+def test_proved_batches_are_what_stands_between_two_checkpoints(journal: Journal) -> None:
+    ends = [0]
+    for seq in range(1, 8):
+        journal.trade(seq)
+        if seq in (1, 4, 5):
+            journal.checkpoint()
+            ends.append(len(journal.data))
+    journal.write(paths.OPEN)
+    found = groups(Follower([journal.root], proved_only=True))
+    assert [batch[:2] for batch in found] == [(1, 1), (2, 4), (5, 5)]
+    assert [batch[2] for batch in found] == [journal.data[a:b] for a, b in pairwise(ends)]
+
+
+@pytest.mark.parametrize("chunk_bytes", [64, 1000, 1 << 20])
+def test_proved_batches_do_not_depend_on_when_they_are_read(
+    journal: Journal, chunk_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ssmd.journal.reader.CHUNK_BYTES", chunk_bytes)
+    live = Follower([journal.root], proved_only=True)
+    given = []
+    for seq in range(1, 30):
+        journal.trade(seq)
+        if seq % 7 == 0:
+            journal.checkpoint()
+        journal.write(paths.OPEN)
+        if seq % 3 == 0:
+            given += groups(live)
+        if seq % 10 == 0:
+            journal.checkpoint(final=True)
+            seal(journal.write(paths.OPEN))
+            journal.begin()
+    given += groups(live)
+    assert given == groups(Follower([journal.root], proved_only=True))
+    assert [last for _, last, _ in given] == [7, 10, 14, 20, 21, 28]
+
+
+def test_what_a_cut_withdraws_was_not_given_as_proved(journal: Journal) -> None:
+    journal.trade(1)
+    journal.checkpoint()
+    kept = len(journal.data)
+    journal.trade(2)
+    path = journal.write(paths.OPEN)
+    follower = Follower([journal.root], proved_only=True)
+    assert [batch[:2] for batch in groups(follower)] == [(1, 1)]
+    journal.data, journal._records, journal.number = journal.data[:kept], 1, 1
+    journal.checkpoint(final=True)
+    path.write_bytes(journal.data)
+    seal(path)
+    journal.begin()
+    journal.trade(2)
+    journal.seal()
+    assert [batch[:2] for batch in groups(follower)] == [(1, 1), (2, 2)]  # the final checkpoint, by itself
+    assert follower.damage == []
+
+
+def test_a_proved_batch_waits_for_the_disk(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal.trade(1)
+    journal.checkpoint()
+    journal.trade(2)
+    journal.checkpoint()
+    journal.write(paths.OPEN)
+    follower = Follower([journal.root], proved_only=True)
+
+    def broken(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", broken)
+        with pytest.raises(StorageError):
+            groups(follower)
+    assert [batch[:2] for batch in groups(follower)] == [(1, 1), (2, 2)]
+
+
+def test_a_proved_start_gives_the_whole_batch_that_holds_the_number(journal: Journal) -> None:
+    for seq in range(1, 10):
+        journal.trade(seq)
+        if seq % 3 == 0:
+            journal.checkpoint()
+    journal.write(paths.OPEN)
+    follower = Follower([journal.root], proved_only=True, start=Start.number(5))
+    assert [batch[:2] for batch in groups(follower)] == [(4, 6), (7, 9)]
+    records = Follower([journal.root], proved_only=True, start=Start.number(5)).step()
+    assert [r.view.number for r in records if r.kind != "checkpoint"] == [5, 6, 7, 8, 9]
+
+
+def test_a_step_ends_at_its_bound_and_the_next_goes_on(journal: Journal) -> None:
+    for seq in range(1, 7):
+        journal.trade(seq)
+        journal.checkpoint()
+        if seq == 3:
+            journal.seal()
+    journal.write(paths.OPEN)
+    follower = Follower([journal.root], proved_only=True, limit_bytes=1)
+    found = [[batch[:2] for batch in groups(follower)] for _ in range(8)]
+    assert found == [[(1, 1)], [(2, 2)], [(3, 3)], [(3, 3)], [(4, 4)], [(5, 5)], [(6, 6)], []]
+
+
+def test_who_leaves_a_step_early_is_given_the_next_batch_later(journal: Journal) -> None:
+    three_segments(journal)
+    follower = Follower([journal.root])
+    firsts = [next(iter(follower.batches()))[1].first_number for _ in range(3)]
+    assert firsts == [1, 4, 7]
+
+
+# ---- identity ------------------------------------------------------------------------------------------------------
+
+
+def test_an_identity_is_made_once_and_stays(tmp_path: Path) -> None:
+    root = tmp_path / "kalshi"
+    root.mkdir()
+    made = make_identity(root)
+    assert re.fullmatch(r"kalshi-[0-9a-f]{12}", made)
+    assert make_identity(root) == identity(root) == made
+    assert [path.name for path in root.iterdir()] == [IDENTITY]
+
+
+def test_two_journals_of_one_feed_have_two_identities(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name / "kalshi").mkdir(parents=True)
+    assert make_identity(tmp_path / "a" / "kalshi") != make_identity(tmp_path / "b" / "kalshi")
+
+
+def test_who_comes_second_is_given_the_identity_of_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / IDENTITY).write_text("kalshi-0123456789ab\n")
+    known = [None, "kalshi-0123456789ab"]  # the other one made it between our look and our link
+    monkeypatch.setattr("ssmd.journal.identity.known_identity", lambda root: known.pop(0))
+    assert make_identity(tmp_path) == "kalshi-0123456789ab"
+    assert (tmp_path / IDENTITY).read_text() == "kalshi-0123456789ab\n"
+
+
+def test_a_journal_without_an_identity_is_told_from_one_with_a_bad_one(tmp_path: Path) -> None:
+    assert known_identity(tmp_path) is None and known_identity(tmp_path / "nothing") is None
+    with pytest.raises(UsageError):
+        identity(tmp_path)
+    (tmp_path / IDENTITY).write_text("\n")
+    with pytest.raises(DamageError):
+        identity(tmp_path)

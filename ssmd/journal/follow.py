@@ -6,41 +6,75 @@ more can be read from it. An open segment may also shrink: a flusher that restar
 again (wait), or recovery after a lost ring cuts it for good and seals it (said in `damage`; what was given out
 beyond the cut is no longer part of the journal).
 
-`step` never waits; the caller naps. A journal that does not exist yet is one without segments.
+With `proved_only` it gives nothing that a power cut can take back, and a batch is what stands between two checkpoints:
+the same batches whoever reads, and whenever (the ids that a publisher makes of them are the same after a crash).
+
+`step` never waits; the caller naps. A journal that does not exist yet is one without segments. Segments that were
+removed unread (retention) are passed over: numbers that do not follow each other tell of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from ssmd.errors import StorageError
 from ssmd.journal.paths import OPEN, Segment, State, find
 from ssmd.journal.reader import Batch, Damage, Record, SegmentReader, records_of, select
-from ssmd.native.walk import Filter, ViewReader
+from ssmd.journal.source import GoneError
+from ssmd.middleware.interfaces import Start
+from ssmd.native.walk import ALL_KINDS, KIND_BITS, LAST_NS, Filter, ViewReader
+
+_NUMBERED = Filter(kinds=ALL_KINDS & ~KIND_BITS["checkpoint"])
 
 
 class Follower:
-    """All journals under some paths, from their beginning (or from the filter's time) on, without an end."""
+    """All journals under some paths, from `start` on, without an end.
 
-    def __init__(self, paths: Sequence[str | Path], wanted: Filter | None = None) -> None:
+    `start` counts for each journal by itself: its beginning, its end as it is now, a record's number (or the first one
+    after it), or a time (the first record received then or later, and all after it). `limit_bytes`: a step ends, for
+    each journal, with the batch that brings it to so many; 0 = it gives all there is.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str | Path],
+        wanted: Filter | None = None,
+        *,
+        start: Start | None = None,
+        proved_only: bool = False,
+        limit_bytes: int = 0,
+    ) -> None:
         self.damage: list[Damage] = []
         self._paths = list(paths)
         self._wanted = wanted or Filter()
         self._views = ViewReader(self._wanted)
+        self._start = start or Start.beginning()
+        self._proved_only = proved_only
+        self._limit_bytes = limit_bytes
         self._tails: dict[Path, _Tail] = {}
+        if self._start.at == "end":
+            self._look()
+            self._start = Start.beginning()  # of journals that are made from now on
 
     def step(self) -> Iterator[Record]:
         """Every record that can be read now. Exhaust it before the next step."""
         for segment, batch in self.batches():
-            yield from records_of(segment, batch, self._views)
+            first = self._tails[segment.journal].first
+            for record in records_of(segment, batch, self._views):
+                if record.view.number >= first:
+                    yield record
 
     def batches(self) -> Iterator[tuple[Segment, Batch]]:
-        """The same as whole batches, nothing filtered but the segments by time. Exhaust it before the next step."""
+        """The same as whole batches: nothing is filtered but segments by time, and batches before the start.
+
+        The first batch may begin before the start.
+        """
         if not self._tails or any(tail.hungry for tail in self._tails.values()):
             self._look()
         for tail in list(self._tails.values()):
-            yield from tail.step()
+            yield from tail.step(self._limit_bytes)
 
     def close(self) -> None:
         for tail in self._tails.values():
@@ -50,15 +84,26 @@ class Follower:
         segments = find(self._paths, must_exist=False)
         for segment in select(segments, self._wanted.from_ns, self._wanted.to_ns):
             if segment.journal not in self._tails:
-                self._tails[segment.journal] = _Tail(self.damage)
+                self._tails[segment.journal] = self._tail([s for s in segments if s.journal == segment.journal])
             self._tails[segment.journal].offer(segment)
+
+    def _tail(self, segments: list[Segment]) -> _Tail:
+        start = self._start
+        if start.at == "end":
+            start = Start.number((end_of(segments) or 0) + 1)
+        tail = _Tail(self.damage, start, self._proved_only)
+        tail.skip(before(segments, start))
+        return tail
 
 
 class _Tail:
     """One journal: the segment being read and those that follow it."""
 
-    def __init__(self, damage: list[Damage]) -> None:
+    def __init__(self, damage: list[Damage], start: Start, proved_only: bool) -> None:
+        self.first = start.value if start.at == "number" else 0  # numbers below are not given
+        self._from = ViewReader(Filter(_NUMBERED.kinds, from_ns=start.value)) if start.at == "time" else None
         self._damage = damage
+        self._proved_only = proved_only
         self._reader: SegmentReader | None = None
         self._last = (-1, -1, "")  # order of the segment being read, or of the last one that was
         self._next: list[Segment] = []
@@ -71,12 +116,33 @@ class _Tail:
             return False
         return reader is None or reader.walk.final or not _still_open(reader.segment)
 
+    def skip(self, segments: list[Segment]) -> None:
+        """These are not read: all they hold lies before the start."""
+        self._last = max([self._last, *map(_order, segments)])
+
     def offer(self, segment: Segment) -> None:
         """A segment that was listed; those already read are not taken again."""
         if _order(segment) > max([self._last, *map(_order, self._next)]):
             self._next.append(segment)
 
-    def step(self) -> Iterator[tuple[Segment, Batch]]:
+    def step(self, limit_bytes: int) -> Iterator[tuple[Segment, Batch]]:
+        given = 0
+        for segment, batch in self._batches():
+            if not self._admits(segment, batch):
+                continue
+            given += batch.size_bytes
+            yield segment, batch
+            if limit_bytes and given >= limit_bytes:
+                return
+
+    def close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    # Whoever leaves the generators below early finds the next batch at the next step: each yield comes last.
+
+    def _batches(self) -> Iterator[tuple[Segment, Batch]]:
         while True:
             # Taken before reading: what lies in the present segment when a later one exists is all there will be.
             successor = bool(self._next)
@@ -90,15 +156,21 @@ class _Tail:
                 return
             self._enter(self._next.pop(0))
 
-    def close(self) -> None:
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
+    def _admits(self, segment: Segment, batch: Batch) -> bool:
+        """Whether a batch holds something from the start on; a start by time becomes one by number here."""
+        if self._from is not None:
+            found = next(records_of(segment, batch, self._from), None)
+            if found is None:
+                return False
+            self.first, self._from = found.view.number, None
+        return batch.last_number >= self.first
 
     def _enter(self, segment: Segment) -> None:
         self._last = _order(segment)
         try:
-            self._reader = SegmentReader(segment, live=segment.state == State.OPEN)
+            self._reader = SegmentReader(segment, live=segment.state == State.OPEN, groups=self._proved_only)
+        except GoneError:
+            return
         except StorageError as error:
             self._damage.append(Damage(segment.path, 0, str(error)))
 
@@ -116,11 +188,11 @@ class _Tail:
             self._cut_back(reader)
             yield from self._read()
         tail = reader.finish(sealed=not _still_open(reader.segment))
-        if tail is not None:
-            yield reader.segment, tail
         if reader.damage is not None:
             self._damage.append(reader.damage)
         self.close()
+        if tail is not None:
+            yield reader.segment, tail
 
     def _shrunk(self) -> None:
         """Recovery cut the segment and sealed it: nothing will ever come at the place where we wait."""
@@ -133,8 +205,35 @@ class _Tail:
     def _cut_back(self, reader: SegmentReader) -> None:
         lost = reader.walk.offset - reader.walk.good_offset
         reader.retreat()
-        what = f"cut back to its last good checkpoint: the {lost} bytes of records after it were withdrawn"
-        self._damage.append(Damage(reader.segment.path, reader.walk.good_offset, what))
+        self.first = min(self.first, reader.walk.at.last_number + 1)  # these numbers are used again
+        if not self._proved_only:  # else they were never given out
+            what = f"cut back to its last good checkpoint: the {lost} bytes of records after it were withdrawn"
+            self._damage.append(Damage(reader.segment.path, reader.walk.good_offset, what))
+
+
+def before(segments: list[Segment], start: Start) -> list[Segment]:
+    """The segments of one journal that lie before a start, by their names and first records."""
+    if start.at == "number":
+        return [s for s, after in pairwise(segments) if 0 < after.first_number <= start.value]
+    if start.at == "time":
+        kept = select(segments, start.value, LAST_NS)
+        return [s for s in segments if s not in kept]
+    return []
+
+
+def end_of(segments: list[Segment]) -> int | None:
+    """Number of the last whole record of one journal, None where it has none. Reads the newest segment through."""
+    for segment in reversed(segments):
+        reader = SegmentReader(segment, live=segment.state == State.OPEN)
+        last = 0
+        try:
+            while (batch := reader.poll()) is not None:
+                last = batch.last_number
+        finally:
+            reader.close()
+        if last:
+            return last
+    return None
 
 
 def _order(segment: Segment) -> tuple[int, int, str]:

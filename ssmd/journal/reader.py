@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ssmd.journal.paths import Segment, State
-from ssmd.journal.source import CHUNK_BYTES, CompressionError, SegmentSource
+from ssmd.journal.source import CHUNK_BYTES, NUMBER_AT, CompressionError, SegmentSource
 from ssmd.native.failure import DAMAGED, OK
 from ssmd.native.walk import (
     FAULT_CRC,
@@ -66,6 +66,17 @@ class Batch(NamedTuple):
     stop: int
     offset: int
     proved: bool  # a checkpoint vouches for it; False only in the tail of an open segment
+    last_number: int = 0  # of its last record (a checkpoint carries that of the record before it)
+
+    @property
+    def first_number(self) -> int:
+        """Number of its first record."""
+        at = self.start + NUMBER_AT
+        return int.from_bytes(self.data[at : at + 8], "little")
+
+    @property
+    def size_bytes(self) -> int:
+        return self.stop - self.start
 
 
 class Record:
@@ -126,15 +137,22 @@ def kind_name(view: View) -> str:
 
 
 class SegmentReader:
-    """Batches of one segment. `poll` until None, then `finish` once; or, on a growing file, `poll` again later."""
+    """Batches of one segment. `poll` until None, then `finish` once; or, on a growing file, `poll` again later.
 
-    def __init__(self, segment: Segment, *, live: bool = False) -> None:
+    `groups`: each batch is what stands between two checkpoints, the second one included, and of a file that is still
+    open only what is on the disk for good, so that no power cut takes back what was given.
+    """
+
+    def __init__(self, segment: Segment, *, live: bool = False, groups: bool = False) -> None:
         self.source = SegmentSource(segment)
         self.segment = self.source.segment
         self.walk = Walk()
         self.damage: Damage | None = None
-        self._live = live
-        self._rest = b""  # bytes that were read and not given out
+        self._live = live and not groups
+        self._groups = groups
+        self._synced = 0  # offset up to which an open file is known to be on the disk
+        self._data = b""  # bytes that were read; those from _start on were not given out
+        self._start = 0
         self._given = 0  # offset of the first of them
 
     def close(self) -> None:
@@ -143,17 +161,12 @@ class SegmentReader:
     def poll(self) -> Batch | None:
         """The next batch, None when there is none now. A live reader is also given the unproved tail."""
         while self.damage is None:
-            try:
-                chunk = self.source.read(max(CHUNK_BYTES, len(self._rest)))
-            except CompressionError as error:
-                self._damaged(self.walk.good_offset, str(error))
-                return None
-            if not chunk:
-                return self._give(self.walk.offset, proved=False) if self._live else None
-            batch = self._take(chunk)
+            batch = self._proved()
             if batch is not None:
                 return batch
-        return None
+            if self.damage is not None or not self._more():
+                break
+        return self._give(self.walk.offset, proved=False) if self._live and self.damage is None else None
 
     def finish(self, sealed: bool | None = None) -> Batch | None:
         """No more bytes will come: the unproved tail of an open segment if there is one, and the judgement."""
@@ -161,7 +174,7 @@ class SegmentReader:
             return None
         sealed = self.segment.sealed if sealed is None else sealed
         left = self.left
-        tail = None if sealed else self._give(self.walk.offset, proved=False, keep=True)
+        tail = None if sealed or self._groups else self._give(self.walk.offset, proved=False, keep=True)
         if self.walk.end(left, sealed) == DAMAGED:
             self._fault(left)
         return tail
@@ -169,32 +182,55 @@ class SegmentReader:
     @property
     def left(self) -> int:
         """Bytes that were read behind the last whole record."""
-        return self._given + len(self._rest) - self.walk.offset
+        return self._given + len(self._data) - self._start - self.walk.offset
 
     def retreat(self) -> None:
         """Back to the last good checkpoint: the file was cut there."""
         self.walk.rewind()
-        self._rest = b""
+        self._data, self._start = b"", 0
         self._given = self.walk.good_offset
         self.source.seek(self._given)
 
-    def _take(self, chunk: bytes) -> Batch | None:
-        self._rest = self._rest + chunk if self._rest else chunk
+    def _more(self) -> bool:
+        """Reads a chunk; False when there is nothing to read now."""
+        rest = len(self._data) - self._start
+        try:
+            chunk = self.source.read(max(CHUNK_BYTES, rest))
+        except CompressionError as error:
+            self._damaged(self.walk.good_offset, str(error))
+            return False
+        if chunk:
+            self._data = self._data[self._start :] + chunk if rest else chunk
+            self._start = 0
+        return bool(chunk)
+
+    def _proved(self) -> Batch | None:
+        """What checkpoints prove of the bytes that were read: all of it, or one group."""
         status = OK
-        while status == OK:
-            status = self.walk.next(self._rest, self.walk.offset - self._given)
+        while status == OK and not (self._groups and self.walk.good_offset > self._given):
+            status = self.walk.next(self._data, self._start + self.walk.offset - self._given)
+        if self._groups and self.walk.good_offset > self._synced:
+            self._sync()
         batch = self._give(self.walk.good_offset, proved=True)
         if status == DAMAGED:
             self._fault(0)
         return batch
 
+    def _sync(self) -> None:
+        """A checkpoint is written before it is synced: what was read of an open file may not be on the disk yet."""
+        read = self._given + len(self._data) - self._start
+        if not self.segment.sealed:
+            self.source.sync()
+        self._synced = read
+
     def _give(self, to: int, *, proved: bool, keep: bool = False) -> Batch | None:
         n = to - self._given
         if n <= 0:
             return None
-        batch = Batch(self._rest, 0, n, self._given, proved)
+        mark = self.walk.good if proved else self.walk.at
+        batch = Batch(self._data, self._start, self._start + n, self._given, proved, mark.last_number)
         if not keep:
-            self._rest = self._rest[n:]
+            self._start += n
             self._given = to
         return batch
 
@@ -261,7 +297,7 @@ def _all_batches(reader: SegmentReader) -> Iterator[Batch]:
 
 def records_of(segment: Segment, batch: Batch, views: ViewReader) -> Iterator[Record]:
     """The records of a batch that pass the filter of `views`."""
-    data, at, stop, offset, _ = batch
+    data, at, stop, offset = batch[:4]
     while at < stop:
         found, used = views.read(data, at, stop, offset)
         shift = at - offset

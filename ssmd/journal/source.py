@@ -12,10 +12,15 @@ from pathlib import Path
 from types import TracebackType
 
 from ssmd.errors import StorageError
+from ssmd.journal.files import sync_folder
 from ssmd.journal.paths import COMPRESSED, SEALED, Segment, State, segment_of
 
 CHUNK_BYTES = 1 << 20
-_NUMBER_AT = 16  # SSMD_RECORD_NUMBER
+NUMBER_AT = 16  # SSMD_RECORD_NUMBER
+
+
+class GoneError(StorageError):
+    """The segment is no longer there under any of its names: retention took it away."""
 
 
 class CompressionError(StorageError):
@@ -32,6 +37,7 @@ class SegmentSource:
     def __init__(self, segment: Segment) -> None:
         self.segment, self._file = _open(segment)
         self._path = self.segment.path
+        self._named = False  # its name is known to be on the disk
         self._read: Callable[[int], bytes | None] = self._file.read
         if self.segment.state == State.COMPRESSED:
             self._read = _decompressed(self._file, self._path)
@@ -46,6 +52,17 @@ class SegmentSource:
     def size_bytes(self) -> int:
         """Size of the file now."""
         return os.fstat(self._file.fileno()).st_size
+
+    def sync(self) -> None:
+        """Puts what was written to the file so far on the disk, its name too."""
+        try:
+            os.fdatasync(self._file.fileno())
+            if not self._named:
+                for folder in (self._path.parent, self._path.parent.parent):
+                    sync_folder(folder)
+                self._named = True
+        except OSError as error:
+            raise StorageError(f"{self._path}: {error.strerror}") from error
 
     def seek(self, offset: int) -> None:
         """Goes on reading from `offset` (files that are not compressed)."""
@@ -73,7 +90,7 @@ def _open(segment: Segment) -> tuple[Segment, io.FileIO]:
         except OSError as error:
             raise StorageError(f"{path}: {error.strerror}") from error
         return segment_of(path) or segment, file
-    raise StorageError(f"{segment.path}: it is gone")
+    raise GoneError(f"{segment.path}: it is gone")
 
 
 def _decompressed(file: io.FileIO, path: Path) -> Callable[[int], bytes]:
@@ -95,7 +112,7 @@ def first_number(segment: Segment) -> int:
     """Number of the first record by its bytes, 0 where there is none."""
     try:
         with SegmentSource(segment) as source:
-            head = source.read(_NUMBER_AT + 8)
+            head = source.read(NUMBER_AT + 8)
     except StorageError:
         return 0
-    return int.from_bytes(head[_NUMBER_AT:], "little") if len(head) == _NUMBER_AT + 8 else 0
+    return int.from_bytes(head[NUMBER_AT:], "little") if len(head) == NUMBER_AT + 8 else 0
