@@ -47,6 +47,15 @@ GAP_HEAD_BYTES = 256  # most that a Gap keeps of a frame that was too large
 _FRAMING = struct.Struct("<II")  # segments - 1 (always 0), words of the segment
 _HEADER = struct.Struct("<QqQqqIIQH")  # number .. seq at RECORD_NUMBER, then the union's ordinal at RECORD_KIND
 _U64 = struct.Struct("<Q")
+_LEVEL = struct.Struct("<iq")
+_INTEGERS = {
+    "enum": struct.Struct("<H"),
+    "int32": struct.Struct("<i"),
+    "int64": struct.Struct("<q"),
+    "uint32": struct.Struct("<I"),
+    "uint64": _U64,
+}
+_OBJECTS = {"bool": bool, "text": str, "data": bytes}
 _WORD_BYTES = 8
 # How many words a reader may touch in its life. It stops a damaged list pointer from costing more than a glance;
 # nobody reads one record 64 times over.
@@ -228,9 +237,10 @@ def schema() -> Any:
 
 
 @cache
-def _field_names(kind: Kind) -> tuple[str, ...]:
-    """The fields of a body in ordinal order: the order in which they must be set."""
-    return tuple(schema().Record.schema.fields["body"].schema.fields[kind.field].schema.fieldnames)
+def _field_types(kind: Kind) -> dict[str, str]:
+    """The fields of a body in ordinal order, the order in which they must be set, with their types."""
+    body = schema().Record.schema.fields["body"].schema.fields[kind.field].schema
+    return {name: str(body.fields[name].proto.slot.type.which()) for name in body.fieldnames}
 
 
 # ---- framing and header ----------------------------------------------------------------------------------------
@@ -327,7 +337,14 @@ def encode(
     """One record. `fields` are the body's, by their names in the schema.
 
     None, "" and b"" and empty lists stay null pointers. A list of levels is a sequence of (price_e4, count_e2).
+
+    What does not fit its field is a UsageError, found before pycapnp sees it: pycapnp's own refusal takes a backtrace
+    of the C stack, and the stack of a greenlet has no end that an unwinder knows (it has ended a process so).
     """
+    _check_header(number, recv_ns, recv_ticks, exchange_ns, sent_ns, connection, sid, seq)
+    types = _field_types(kind)
+    for name, value in fields.items():
+        _check_field(kind, name, types.get(name), value)
     message = schema().Record.new_message(num_first_segment_words=_words_needed(fields, frame))
     message.number = number
     message.recvNs = recv_ns
@@ -338,10 +355,7 @@ def encode(
     message.sid = sid
     message.seq = seq
     body = message.init("body").init(kind.field)
-    names = _field_names(kind)
-    if not fields.keys() <= set(names):
-        raise UsageError(f"{kind.field} has no {', '.join(sorted(fields.keys() - set(names)))}")
-    for name in names:
+    for name in types:
         value = fields.get(name)
         if value is None or value == "" or value == b"":
             continue
@@ -355,6 +369,30 @@ def encode(
     if _FRAMING.unpack_from(data)[0] != 0:
         raise AssertionError("a record must be one segment: _words_needed is too small")
     return data
+
+
+def _check_header(*values: int) -> None:
+    try:
+        _HEADER.pack(*values, 0)
+    except struct.error as error:
+        raise UsageError(f"the header {values} does not fit a record: {error}") from None
+
+
+def _check_field(kind: Kind, name: str, field_type: str | None, value: Any) -> None:
+    if field_type is None:
+        raise UsageError(f"{kind.field} has no {name}")
+    if value is None:
+        return
+    try:
+        if field_type in _INTEGERS:
+            _INTEGERS[field_type].pack(value)
+        elif field_type == "list":
+            for level in value:
+                _LEVEL.pack(*level)
+        elif not isinstance(value, _OBJECTS[field_type]):
+            raise UsageError(f"{kind.field}.{name} is {field_type}, not {type(value).__name__}")
+    except struct.error as error:
+        raise UsageError(f"{kind.field}.{name} = {value!r} does not fit {field_type}: {error}") from None
 
 
 def _set_levels(body: Any, name: str, levels: Sequence[tuple[int, int]]) -> None:

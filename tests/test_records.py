@@ -7,6 +7,7 @@ import re
 import shutil
 import struct
 import subprocess
+import sys
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -275,6 +276,84 @@ def test_text_of_four_byte_characters_fits_the_segment() -> None:
 def test_a_field_that_the_schema_lacks_is_refused() -> None:
     with pytest.raises(UsageError, match="trade has no pirce"):
         records.encode(Kind.TRADE, {"pirce": 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("connection", 1 << 32),
+        ("connection", -1),
+        ("sid", 1 << 32),
+        ("recv_ns", 1 << 63),
+        ("recv_ticks", -5),
+        ("from_seq", -1),
+        ("to_seq", 1 << 64),
+        ("from_ns", -(1 << 63) - 1),
+        ("length_bytes", -1),
+        ("cause", 70_000),
+        ("detail", 5),
+    ],
+)
+def test_a_value_that_does_not_fit_its_field_is_refused_before_pycapnp_sees_it(name: str, value: int) -> None:
+    given = {"cause": records.GapCause.SEQUENCE, "connection": 1, "recv_ns": 1, "recv_ticks": 1, name: value}
+    with pytest.raises(UsageError):
+        records.gap(**given)  # type: ignore[arg-type]
+
+
+def test_levels_that_do_not_fit_are_refused_before_pycapnp_sees_them() -> None:
+    for level in [(1 << 31, 1), (1, 1 << 63)]:
+        with pytest.raises(UsageError):
+            records.encode(Kind.BOOK, {"market": "M", "bids": [level]})
+
+
+def test_a_value_that_does_not_fit_ends_no_process_whose_stack_was_switched() -> None:
+    """pycapnp's refusals take a backtrace, which on a greenlet's stack reads beyond its base: a segmentation fault."""
+    done = subprocess.run([sys.executable, "-c", SWITCHED_STACKS], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "2000"), done.stderr
+
+
+SWITCHED_STACKS = """
+import random
+from greenlet import getcurrent, greenlet
+from ssmd import records
+
+refused = 0
+
+class Inside:
+    def __init__(self, depth, call):
+        deep(depth, call)
+
+def deep(depth, call):
+    way = random.randrange(5) if depth else None
+    if way is None: call()
+    elif way == 0: list(map(lambda _: deep(depth - 1, call), [0]))
+    elif way == 1: sorted([0], key=lambda _: deep(depth - 1, call))
+    elif way == 2: max([0], key=lambda _: deep(depth - 1, call))
+    elif way == 3: Inside(depth - 1, call)
+    else: eval("deep(depth, call)", {"deep": deep, "depth": depth - 1, "call": call})
+
+def body():
+    global refused
+    while True:
+        getcurrent().parent.switch()
+        try:
+            records.encode(records.Kind.GAP, {"fromSeq": -1}, connection=1)
+        except Exception:
+            refused += 1
+
+def begin():
+    switched.append(greenlet(body))
+    switched[-1].switch()
+
+random.seed(1)
+for _ in range(100):
+    switched = []
+    for _ in range(10):
+        deep(random.randrange(12), begin)
+    for one in switched * 2:
+        deep(random.randrange(12), one.switch)
+print(refused)
+"""
 
 
 def test_the_number_can_be_put_in_afterwards() -> None:
