@@ -6,14 +6,18 @@ A program that is not installed is said in words (`pytest.skip`, which the last 
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Sequence
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Self
 
 import pytest
@@ -147,3 +151,42 @@ class RedisServer(Server):
 def _bulk(word: str) -> bytes:
     encoded = word.encode()
     return b"$%d\r\n%s\r\n" % (len(encoded), encoded)
+
+
+class S3Server(Server):
+    """The moto server: a stand-in for S3 with one bucket, everything in its memory. It looks at no credentials."""
+
+    BUCKET = "archive"
+    KEYS = MappingProxyType({"access_key_id": "AKIDEXAMPLE", "secret_access_key": "an-example-of-a-secret"})
+
+    def __init__(self, folder: Path) -> None:
+        if importlib.util.find_spec("moto") is None or importlib.util.find_spec("flask") is None:
+            pytest.skip("the moto server is not installed (pip install 'moto[s3,server]')")
+        super().__init__(folder)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def arguments(self) -> Sequence[str]:
+        return [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
+
+    def start(self) -> None:
+        super().start()
+        self.make_bucket()
+
+    def make_bucket(self, name: str = BUCKET) -> None:
+        """An empty bucket; one that is there already is no error."""
+        signed = "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20260101/us-east-1/s3/aws4_request"
+        self.ask("PUT", f"/{name}", headers={"Authorization": signed})
+
+    def reset(self) -> None:
+        """Everything is forgotten but the bucket, which is empty."""
+        self.ask("POST", "/moto-api/reset")
+        self.make_bucket()
+
+    def ask(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> bytes:
+        """One request, unsigned unless the headers say otherwise; gives the body of the answer."""
+        asked = urllib.request.Request(self.url + path, method=method, data=body, headers=dict(headers or {}))
+        with urllib.request.urlopen(asked, timeout=START_S) as answer:
+            return bytes(answer.read())

@@ -32,6 +32,7 @@ LAYERS: dict[int, tuple[str, ...]] = {
         "ssmd.tally",
         "ssmd.kalshi",
         "ssmd.middleware.interfaces",
+        "ssmd.middleware.keys",
         "ssmd.middleware.names",
     ),
     # 2: adapters: each the only door to its library or to a part of the machine

@@ -65,6 +65,7 @@ class MiddlewareFactory:
                     bucket=section.bucket,
                     region=section.region,
                     endpoint=section.endpoint,
+                    prefix=section.prefix,
                     **self._credentials("s3"),
                 ),
             )

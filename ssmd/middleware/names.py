@@ -13,10 +13,17 @@ from __future__ import annotations
 
 import hashlib
 import re
+from typing import NamedTuple
 
 MAX_TOKEN = 128  # characters; a longer name ends in a digest of the whole
 
 _OUTSIDE = re.compile(r"[^A-Za-z0-9_-]")
+_OUTSIDE_FILE = re.compile(r"[^A-Za-z0-9._-]")
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_KEY = re.compile(
+    r"((?P<prefix>.+)/)?(?P<feed>[A-Za-z0-9_-]+)/(?P<journal>[A-Za-z0-9_-]+)/"
+    rf"(?P<day>{_DAY.pattern})/(?P<file>[A-Za-z0-9_-][A-Za-z0-9._-]*)"
+)
 _NONE = "_"  # the token of a record without a market
 
 
@@ -48,6 +55,35 @@ def batch_subject(prefix: str, kind: str) -> str:
 def message_id(journal: str, number: int) -> str:
     """By this the bus knows a record again."""
     return f"{journal}:{number}"
+
+
+class ObjectName(NamedTuple):
+    """What the key of an archived file says: `object_key` makes it, `object_name` reads it."""
+
+    prefix: str  # of the environment, '' = none
+    feed: str
+    journal: str  # its identity
+    day: str  # YYYY-MM-DD
+    file: str
+
+
+def object_key(name: ObjectName) -> str:
+    """Where a file of a journal is archived: the one owner of object keys.
+
+    The prefix is the environment's, which is a whitelisted text; of the rest every character outside of a whitelist
+    becomes '_'. ValueError for a day that is none: it comes from our own folders.
+    """
+    if not _DAY.fullmatch(name.day):
+        raise ValueError(f"{name.day!r} is no day")
+    file = _OUTSIDE_FILE.sub("_", name.file).lstrip(".") or _NONE
+    parts = [name.prefix, token(name.feed), token(name.journal), name.day, file]
+    return "/".join(part for part in parts if part)
+
+
+def object_name(key: str) -> ObjectName | None:
+    """What a key says; None for one of another form."""
+    match = _KEY.fullmatch(key)
+    return ObjectName(match["prefix"] or "", *match.group("feed", "journal", "day", "file")) if match else None
 
 
 def last_value_key(feed: str, market: str) -> str:

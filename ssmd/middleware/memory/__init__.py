@@ -1,5 +1,6 @@
 """The memory twins of the middleware: the references of the contract suites. They live and die with their process."""
 
 from ssmd.middleware.memory.cache import MemoryCache
+from ssmd.middleware.memory.storage import MemoryStorage
 
-__all__ = ["MemoryCache"]
+__all__ = ["MemoryCache", "MemoryStorage"]
