@@ -35,7 +35,7 @@ static const ssmd_body_layout SSMD_BODY_LAYOUTS[SSMD_KIND_COUNT] = {
     [SSMD_KIND_UNPARSED] = {1, 1}, [SSMD_KIND_TRADE] = {2, 2},      [SSMD_KIND_TICKER] = {9, 1},
     [SSMD_KIND_BOOK] = {4, 3},     [SSMD_KIND_STATUS] = {5, 4},     [SSMD_KIND_INDEX] = {4, 1},
     [SSMD_KIND_CONTROL] = {3, 2},  [SSMD_KIND_GAP] = {6, 2},        [SSMD_KIND_CONNECTION] = {5, 3},
-    [SSMD_KIND_CLOCK] = {5, 0},    [SSMD_KIND_CHECKPOINT] = {5, 0},
+    [SSMD_KIND_CLOCK] = {5, 0},    [SSMD_KIND_CHECKPOINT] = {5, 0}, [SSMD_KIND_ENTRY] = {0, 3},
 };
 
 typedef struct ssmd_record_header {

@@ -73,7 +73,8 @@ typedef enum ssmd_kind {
     SSMD_KIND_CONNECTION = 8,
     SSMD_KIND_CLOCK = 9,
     SSMD_KIND_CHECKPOINT = 10,
-    SSMD_KIND_COUNT = 11
+    SSMD_KIND_ENTRY = 11,
+    SSMD_KIND_COUNT = 12
 } ssmd_kind;
 
 /* Fixed byte offsets inside every record (checked by tests against the schema). */

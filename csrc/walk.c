@@ -25,18 +25,19 @@ enum {
     RECORD_POINTERS = 2,   /* frame, body */
     DEPTH_LIMIT = 8,       /* Record, body, list, struct is 4; room for later schemas */
     LEVEL_WORDS = 2,
+    HEADER_POINTERS = 2, /* of struct Entry.Header: name, value */
     NO_POINTER = 0xff
 };
 
-/* Field types of a body's pointers, two bits each, pointer 0 lowest. */
-enum { ANY = 0, TEXT = 1, DATA = 2, LEVELS = 3 };
-#define POINTERS(p0, p1, p2, p3) (uint8_t)((p0) | (p1) << 2 | (p2) << 4 | (p3) << 6)
+/* Field types of a body's pointers, four bits each, pointer 0 lowest. */
+enum { ANY = 0, TEXT = 1, DATA = 2, LEVELS = 3, HEADERS = 4 };
+#define POINTERS(p0, p1, p2, p3) (uint16_t)((p0) | (p1) << 4 | (p2) << 8 | (p3) << 12)
 
 typedef struct shape {
     uint8_t data_words;
     uint8_t pointers;
-    uint8_t types;      /* POINTERS(...) */
-    uint8_t sub_offset; /* byte of the leading enum in the data section */
+    uint16_t types;     /* POINTERS(...) */
+    uint8_t sub_offset; /* byte of the leading enum in the data section; without one there is no enum */
     uint8_t market;     /* which pointer is the market, or NO_POINTER */
 } shape;
 
@@ -52,6 +53,7 @@ static const shape SHAPES[SSMD_KIND_COUNT] = {
     [SSMD_KIND_CONNECTION] = {5, 3, POINTERS(TEXT, TEXT, TEXT, 0), 0, NO_POINTER},
     [SSMD_KIND_CLOCK] = {5, 0, 0, 24, NO_POINTER},
     [SSMD_KIND_CHECKPOINT] = {5, 0, 0, 32, NO_POINTER},
+    [SSMD_KIND_ENTRY] = {0, 3, POINTERS(TEXT, HEADERS, DATA, 0), 0, NO_POINTER},
 };
 
 enum { WHAT_STOPPED = 5 }; /* ConnectionEvent.What */
@@ -232,6 +234,8 @@ static bool is_levels(const arena *in, int64_t place, uint64_t pointer)
            struct_data_words(word_at(in, pointer_target(place, pointer))) >= LEVEL_WORDS;
 }
 
+static bool is_headers(const arena *in, int64_t place, uint64_t pointer);
+
 static bool field_check(const arena *in, int64_t place, unsigned type)
 {
     uint64_t pointer = word_at(in, place);
@@ -241,8 +245,25 @@ static bool field_check(const arena *in, int64_t place, unsigned type)
     case TEXT: return is_text(in, place, pointer);
     case DATA: return is_bytes(pointer);
     case LEVELS: return is_levels(in, place, pointer);
+    case HEADERS: return is_headers(in, place, pointer);
     default: return true;
     }
+}
+
+static bool is_headers(const arena *in, int64_t place, uint64_t pointer)
+{
+    if (pointer_kind(pointer) != POINTER_LIST || list_size_code(pointer) != LIST_COMPOSITE)
+        return false;
+    int64_t target = pointer_target(place, pointer);
+    uint64_t tag = word_at(in, target);
+    int64_t count = (int64_t)((uint32_t)tag >> 2), data = struct_data_words(tag), pointers = struct_pointers(tag);
+    if (pointers < HEADER_POINTERS)
+        return false;
+    for (int64_t i = 0; i < count; i++)
+        for (int64_t j = 0; j < HEADER_POINTERS; j++)
+            if (!field_check(in, target + 1 + i * (data + pointers) + data + j, TEXT))
+                return false;
+    return true;
 }
 
 /* Where the bytes of a byte list lie in the record; `less` is 1 for texts, whose count includes the NUL. */
@@ -273,9 +294,9 @@ static int body_read(const arena *in, int64_t place, ssmd_view *view)
         return SSMD_FAULT_BODY;
     int64_t fields = target + struct_data_words(pointer);
     for (unsigned i = 0; i < body->pointers; i++)
-        if (!field_check(in, fields + i, body->types >> 2 * i & 3))
+        if (!field_check(in, fields + i, body->types >> 4 * i & 15))
             return SSMD_FAULT_FIELD;
-    view->sub = load_16(in->base + 8 * target + body->sub_offset);
+    view->sub = body->data_words == 0 ? 0 : load_16(in->base + 8 * target + body->sub_offset);
     if (view->kind == SSMD_KIND_CHECKPOINT)
         view->sub &= 1;
     if (view->kind == SSMD_KIND_TICKER)

@@ -88,7 +88,7 @@ int ssmd_writer_push(ssmd_writer *writer, const uint8_t *record, size_t n, uint6
     if (!ssmd_record_is_framed(record, n))
         return SSMD_INVALID;
     uint16_t kind = (uint16_t)ssmd_load64(record + SSMD_RECORD_KIND);
-    if (kind >= SSMD_KIND_CHECKPOINT) /* checkpoints take no number: they are the flusher's */
+    if (kind >= SSMD_KIND_COUNT || kind == SSMD_KIND_CHECKPOINT) /* checkpoints take no number: the flusher's */
         return SSMD_INVALID;
     int status = ssmd_ring_claim_inline(writer->ring, n, &at);
     if (status != SSMD_OK)

@@ -31,6 +31,7 @@ struct Record {
     connection   @17 :ConnectionEvent;
     clock        @18 :ClockAnchor;
     checkpoint   @19 :Checkpoint;
+    entry        @20 :Entry;
   }
 }
 
@@ -205,4 +206,13 @@ struct Checkpoint {
   offset        @3 :UInt64;   # where this record starts in its segment file
   records       @4 :UInt64;   # numbered records in this segment so far
   final         @5 :Bool;     # last record of a sealed segment
+}
+
+struct Entry {
+  # Something that a program put into the journal: not received, not market data. `ssmd run` begins with one,
+  # topic "environment", payload the environment as YAML (with references to secrets, never secrets).
+  topic   @0 :Text;            # words joined by dots
+  headers @1 :List(Header);    # null = none
+  payload @2 :Data;
+  struct Header { name @0 :Text; value @1 :Text; }
 }

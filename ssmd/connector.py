@@ -25,7 +25,7 @@ from gevent.event import Event as GreenEvent
 from ssmd import records
 from ssmd.book import Suspect
 from ssmd.children import Child, ChildSpec
-from ssmd.environment import Environment
+from ssmd.environment import Environment, describe
 from ssmd.errors import EXIT_FAILED, EXIT_OK, ExchangeError, SsmdError, StorageError
 from ssmd.exchange import Client, find_exchange
 from ssmd.health import Check, HealthServer, run_checks
@@ -48,6 +48,7 @@ SIMULATOR_START_S = 30.0
 HEARTBEAT_LIMIT_NS = 5_000_000_000
 RING_FULL_LIMIT_NS = 1_000_000_000
 RECORD_NAP_S = 0.002
+ENTRY_OVERHEAD_BYTES = 1024  # of the entry that holds the environment, beside its payload
 
 
 class ConnectorError(SsmdError):
@@ -287,7 +288,18 @@ class Connector:
             )
         )
         self._started = True
+        self._record_environment()
         self._record_anchor()
+
+    def _record_environment(self) -> None:
+        """Under which settings this run records: who reads the journal later must not have to guess."""
+        payload, headers = describe(self._environment).encode(), {"Content-Type": "application/yaml"}
+        limit = self.store.record_limit_bytes
+        if len(payload) > limit - ENTRY_OVERHEAD_BYTES:
+            headers["Omitted"] = f"{len(payload)} bytes: more than a record may have in this ring ({limit})"
+            self._log.warning("the environment does not fit a record of this ring", bytes=len(payload), limit=limit)
+            payload = b""
+        self.record(records.entry("environment", payload, headers, recv_ns=self.now_ns(), recv_ticks=self.ticks()))
 
     def _record_gap(self, cause: records.GapCause, *, from_ns: int, detail: str) -> int:
         self.count_gap(cause.name.lower())

@@ -29,6 +29,7 @@ KIND_NAMES = (
     "connection",
     "clock",
     "checkpoint",
+    "entry",
     "book_delta",
     "later",
 )

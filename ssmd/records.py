@@ -77,6 +77,7 @@ class Kind(IntEnum):
     CONNECTION = 8
     CLOCK = 9
     CHECKPOINT = 10
+    ENTRY = 11
 
     @property
     def field(self) -> str:
@@ -336,7 +337,8 @@ def encode(
 ) -> bytes:
     """One record. `fields` are the body's, by their names in the schema.
 
-    None, "" and b"" and empty lists stay null pointers. A list of levels is a sequence of (price_e4, count_e2).
+    None, "" and b"" and empty lists stay null pointers. A list of levels is a sequence of (price_e4, count_e2), one of
+    headers a mapping.
 
     What does not fit its field is a UsageError, found before pycapnp sees it: pycapnp's own refusal takes a backtrace
     of the C stack, and the stack of a greenlet has no end that an unwinder knows (it has ended a process so).
@@ -359,7 +361,9 @@ def encode(
         value = fields.get(name)
         if value is None or value == "" or value == b"":
             continue
-        if isinstance(value, list | tuple):
+        if isinstance(value, Mapping):
+            _set_headers(body, name, value)
+        elif isinstance(value, list | tuple):
             _set_levels(body, name, value)
         else:
             setattr(body, name, int(value) if isinstance(value, IntEnum) else value)
@@ -386,6 +390,9 @@ def _check_field(kind: Kind, name: str, field_type: str | None, value: Any) -> N
     try:
         if field_type in _INTEGERS:
             _INTEGERS[field_type].pack(value)
+        elif field_type == "list" and isinstance(value, Mapping):
+            if not all(isinstance(text, str) for pair in value.items() for text in pair):
+                raise UsageError(f"{kind.field}.{name}: names and values must be text")
         elif field_type == "list":
             for level in value:
                 _LEVEL.pack(*level)
@@ -405,11 +412,23 @@ def _set_levels(body: Any, name: str, levels: Sequence[tuple[int, int]]) -> None
         level.countE2 = count_e2
 
 
+def _set_headers(body: Any, name: str, headers: Mapping[str, str]) -> None:
+    if not headers:
+        return
+    target = body.init(name, len(headers))
+    for i, (header, value) in enumerate(headers.items()):
+        target[i].name = header
+        if value:
+            target[i].value = value
+
+
 def _words_needed(fields: Mapping[str, Any], frame: bytes) -> int:
     """An upper bound of the record's words: everything must fit into the first segment."""
     words = 64 + len(frame) // 8 + 1
     for value in fields.values():
-        if isinstance(value, str):
+        if isinstance(value, Mapping):
+            words += 1 + sum(6 + (len(name) + len(text)) * 4 // 8 for name, text in value.items())
+        elif isinstance(value, str):
             words += len(value) * 4 // 8 + 2
         elif isinstance(value, bytes):
             words += len(value) // 8 + 1
@@ -499,6 +518,19 @@ def clock_anchor(
         "uncertaintyNs": uncertainty_ns,
     }
     return encode(Kind.CLOCK, fields, recv_ns=recv_ns, recv_ticks=recv_ticks)
+
+
+def entry(
+    topic: str, payload: bytes, headers: Mapping[str, str] | None = None, *, recv_ns: int, recv_ticks: int
+) -> bytes:
+    """An Entry record without number: what a program puts into the journal under a topic (words joined by dots)."""
+    fields = {"topic": topic, "headers": headers or {}, "payload": payload}
+    return encode(Kind.ENTRY, fields, recv_ns=recv_ns, recv_ticks=recv_ticks)
+
+
+def headers_of(record: Record) -> dict[str, str]:
+    """The headers of an Entry record."""
+    return {header.name: header.value for header in record.body.entry.headers}
 
 
 # ---- showing ---------------------------------------------------------------------------------------------------
@@ -703,6 +735,14 @@ def _checkpoint_json(body: Any) -> dict[str, Any]:
     }
 
 
+def _entry_json(body: Any) -> dict[str, Any]:
+    return {
+        "topic": _text(body, "topic"),
+        "headers": {header.name: header.value for header in body.headers},
+        "payload": _shown(body, "payload"),
+    }
+
+
 _BODY = {
     "unparsed": _unparsed_json,
     "trade": _trade_json,
@@ -715,4 +755,5 @@ _BODY = {
     "connection": _connection_json,
     "clock": _clock_json,
     "checkpoint": _checkpoint_json,
+    "entry": _entry_json,
 }

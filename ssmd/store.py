@@ -256,6 +256,11 @@ class Store:
         """The number that the record got, 0 when the ring is full."""
         return self._writer.push(record)
 
+    @property
+    def record_limit_bytes(self) -> int:
+        """No larger record can be pushed."""
+        return self._ring.limit
+
     def ticks(self) -> int:
         return clock.now_tsc()
 

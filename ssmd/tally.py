@@ -14,7 +14,7 @@ from ssmd.book import BELOW_ZERO, WITHOUT_SNAPSHOT, Replay, Suspect
 from ssmd.quality import FINDING_BOOK, FINDING_NEGATIVE, FINDING_NUMBER, KIND_NAMES, Channel, Finding, Hole, Totals
 
 BOOK, CONTROL, GAP, CONNECTION, CLOCK, CHECKPOINT = 3, 6, 7, 8, 9, 10  # ordinals of the schema's union
-_KNOWN_KINDS = 11
+_KNOWN_KINDS = 12
 _OWN = (GAP, CONNECTION, CLOCK)
 _DELTA, _OK, _CLOSED = 1, 1, 4  # BookKind, ControlType, ConnectionWhat
 FINDINGS_LIMIT = 10_000

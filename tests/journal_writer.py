@@ -32,13 +32,18 @@ def crc32c(data: bytes, crc: int = 0) -> int:
 
 
 def record(kind: str, body: dict[str, Any], *, frame: bytes = b"", **header: int) -> bytes:
-    """One record; `body` by field names of the schema, levels as lists of (price_e4, count_e2)."""
+    """One record; `body` by field names of the schema, levels as lists of (price_e4, count_e2), headers as a dict."""
     message = SCHEMA.Record.new_message(num_first_segment_words=1 << 12)
     for name, value in header.items():
         setattr(message, name, value)
     part = message.init("body").init(kind)
     for name, value in body.items():
-        if isinstance(value, list):
+        if isinstance(value, dict):
+            headers = part.init(name, len(value))
+            for i, (header, text) in enumerate(value.items()):
+                headers[i].name = header
+                headers[i].value = text
+        elif isinstance(value, list):
             levels = part.init(name, len(value))
             for i, (price, count) in enumerate(value):
                 levels[i].priceE4 = price
@@ -171,6 +176,9 @@ class Journal:
         body = {"market": market, "kind": "delta", "side": side, "yesScale": True, "priceE4": price, "deltaE2": delta}
         frame = {"type": "orderbook_delta", "sid": sid, "seq": seq, "msg": {"market_ticker": market}}
         return self.add("book", body, connection=connection, sid=sid, seq=seq, frame=_line(frame))
+
+    def entry(self, topic: str, payload: bytes, **headers: str) -> int:
+        return self.add("entry", {"topic": topic, "headers": headers, "payload": payload})
 
     def gap(self, cause: str, *, connection: int = 1, sid: int = 0, **body: Any) -> int:
         return self.add("gap", {"cause": cause, **body}, connection=connection, sid=sid)

@@ -198,6 +198,52 @@ def test_a_gap_gives_back_what_it_was_made_of() -> None:
     }
 
 
+def test_an_entry_is_laid_out_word_for_word_as_cap_n_proto_says() -> None:
+    """Written by hand from the encoding specification: a list of structs has a tag, and its texts behind it."""
+    made = records.entry("a.b", b"12345678", {"Key": "value"}, recv_ns=11, recv_ticks=12)
+    words = [
+        21 << 32,  # framing: one segment of 21 words
+        0 << 2 | 8 << 32 | 2 << 48,  # root
+        *(0, 11, 12, 0, 0, 0, 0),  # number, recvNs, recvTicks, exchangeNs, sentNs, connection and sid, seq
+        11,  # the union's ordinal: entry
+        0,  # frame: null
+        0 << 2 | 0 << 32 | 3 << 48,  # body: right behind, no data, 3 pointers
+        1 | 2 << 2 | 2 << 32 | 4 << 35,  # topic: behind the pointers, 3 bytes and NUL
+        1 | 2 << 2 | 7 << 32 | 2 << 35,  # headers: behind it, structs, 2 words of content
+        1 | 6 << 2 | 2 << 32 | 8 << 35,  # payload: last, 8 bytes
+        int.from_bytes(b"a.b\0\0\0\0\0", "little"),
+        1 << 2 | 0 << 32 | 2 << 48,  # the list's tag: 1 struct of 2 pointers
+        1 | 1 << 2 | 2 << 32 | 4 << 35,  # name
+        1 | 1 << 2 | 2 << 32 | 6 << 35,  # value
+        int.from_bytes(b"Key\0\0\0\0\0", "little"),
+        int.from_bytes(b"value\0\0\0", "little"),
+        int.from_bytes(b"12345678", "little"),
+    ]
+    assert made == struct.pack("<22Q", *words)
+
+
+def test_an_entry_gives_back_what_it_was_made_of() -> None:
+    headers = {"Content-Type": "text/plain", "Empty": ""}
+    read = records.read(records.entry("notes.of.mine", b"\xff!", headers, recv_ns=5, recv_ticks=6))
+    shown = records.to_json(read)
+    assert (shown["kind"], shown["recv_ns"], shown["market"], shown["frame"]) == ("entry", 5, None, None)
+    assert (shown["topic"], shown["headers"], shown["payload"]) == ("notes.of.mine", headers, "\\xff!")
+    assert records.headers_of(read) == headers
+
+
+def test_an_entry_of_any_size_is_one_segment() -> None:
+    headers = {f"Header-{i}": "é" * 1000 for i in range(100)}
+    made = records.entry("t" * 1000, b"x" * 1_000_000, headers, recv_ns=1, recv_ticks=1)
+    assert records.size_at(made) == len(made)
+    assert records.headers_of(records.read(made)) == headers
+
+
+@pytest.mark.parametrize("headers", [{"a": 1}, {1: "a"}, {"a": None}, {"a": b"b"}])
+def test_a_header_that_is_no_text_is_refused(headers: dict[str, str]) -> None:
+    with pytest.raises(UsageError):
+        records.entry("t", b"", headers, recv_ns=1, recv_ticks=1)
+
+
 def test_a_gap_keeps_at_most_256_bytes_of_a_frame() -> None:
     made = records.gap(cause=GapCause.FRAME_TOO_LARGE, connection=1, recv_ns=1, recv_ticks=1, head=b"x" * 300)
     assert records.read(made).body.gap.head == b"x" * 256

@@ -61,9 +61,10 @@ FULL_BODIES = {
     "connection": {"what": "closed", "reason": "r", "url": "u", "channel": "c"},
     "clock": {"source": "monotonic"},
     "checkpoint": {"final": True},
+    "entry": {"topic": "t", "headers": {"a": "b", "c": ""}, "payload": b"p"},
 }
 # The leading enum of each body above, by its ordinal in the schema.
-SUBS = dict(zip(FULL_BODIES, (1, 2, 0, 1, 6, 2, 3, 9, 4, 2, 1), strict=True))
+SUBS = dict(zip(FULL_BODIES, (1, 2, 0, 1, 6, 2, 3, 9, 4, 2, 1, 0), strict=True))
 
 
 @pytest.mark.parametrize("kind", FULL_BODIES)

@@ -27,7 +27,7 @@ int ssmd_normalize(const uint8_t *frame, size_t n, const ssmd_frame_meta *meta, 
 
 typedef struct ssmd_writer ssmd_writer;
 typedef struct {
-    uint64_t records[11];
+    uint64_t records[12];
     uint64_t frames;
     uint64_t bytes;
     uint64_t unknown_fields;

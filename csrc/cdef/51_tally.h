@@ -4,7 +4,7 @@ typedef struct ssmd_totals {
     uint64_t records;
     uint64_t frames;
     uint64_t frame_bytes;
-    uint64_t by_kind[13];
+    uint64_t by_kind[14];
     uint64_t first_number, last_number;
     int64_t first_recv_ns, last_recv_ns;
     uint64_t breaks;

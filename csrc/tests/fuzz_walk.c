@@ -56,6 +56,17 @@ static void template_plain(unsigned kind, unsigned data, unsigned pointers, uint
     template_add(&b, 1, sid, seq);
 }
 
+static void template_entry(void)
+{
+    static const char *const headers[] = {"Name", "value", "Other", ""};
+    builder b;
+    builder_start(&b, SSMD_KIND_ENTRY, 0, 0, 0, 3);
+    builder_text(&b, 0, "notes.of.a.program");
+    builder_headers(&b, 1, headers, 2);
+    builder_bytes(&b, b.body_pointers + 2, "payload", 7);
+    template_add(&b, 0, 0, 0);
+}
+
 static void template_checkpoint(bool final)
 {
     builder b;
@@ -64,7 +75,7 @@ static void template_checkpoint(bool final)
     b.words[b.body] = (uint64_t)1 << 32;
     b.words[b.body + 1] = template_bytes + 8 * b.count - batch;
     b.words[b.body + 2] = template_bytes;
-    b.words[b.body + 3] = final ? 9 : 6;
+    b.words[b.body + 3] = final ? 10 : 6;
     b.words[b.body + 4] = final;
     template_add(&b, 0, 0, 0);
     batch = template_bytes;
@@ -82,6 +93,7 @@ static void template_make(void)
     template_plain(SSMD_KIND_GAP, 6, 2, 0, 2, 0);
     template_book(5, 0, 0);
     template_plain(SSMD_KIND_STATUS, 5, 4, 1, 4, 1);
+    template_entry();
     template_checkpoint(true);
 }
 

@@ -72,6 +72,17 @@ static inline void builder_levels(builder *b, unsigned pointer, const int64_t *l
         b->words[b->count++] = i % 2 ? (uint64_t)levels[i] : (uint32_t)levels[i];
 }
 
+/* `texts` is name, value, name, value ... */
+static inline void builder_headers(builder *b, unsigned pointer, const char *const *texts, unsigned n)
+{
+    unsigned place = b->body_pointers + pointer, first = b->count + 1;
+    b->words[place] = builder_list((int32_t)(b->count - place - 1), 7, 2 * n);
+    b->words[b->count] = builder_struct((int32_t)n, 0, 2);
+    b->count = first + 2 * n;
+    for (unsigned i = 0; i < 2 * n; i++)
+        builder_bytes(b, first + i, texts[i], strlen(texts[i]) + 1);
+}
+
 static inline void builder_frame(builder *b, const char *frame)
 {
     builder_bytes(b, b->record_pointers, frame, strlen(frame));

@@ -36,8 +36,8 @@ typedef struct record_view {
 } record_view;
 
 /* Words and pointers of the bodies, from `capnp compile -ocapnp schemas/market_data.capnp`. */
-static const unsigned char BODY_SHAPES[11][2] = {{1, 1}, {2, 2}, {9, 1}, {4, 3}, {5, 4}, {4, 1},
-                                                 {3, 2}, {6, 2}, {5, 3}, {5, 0}, {5, 0}};
+static const unsigned char BODY_SHAPES[12][2] = {{1, 1}, {2, 2}, {9, 1}, {4, 3}, {5, 4}, {4, 1},
+                                                 {3, 2}, {6, 2}, {5, 3}, {5, 0}, {5, 0}, {0, 3}};
 
 /* Target of a pointer: words from its end, signed 30 bits. */
 static inline const uint8_t *pointer_target(const uint8_t *pointer)
@@ -89,7 +89,7 @@ static inline bool record_check(const uint8_t *record, uint64_t n, record_view *
     if (get64(record + 8) != ((uint64_t)8 << 32 | (uint64_t)2 << 48))
         return false;
     view->kind = get16(record + 72);
-    if (view->kind > 10 || get16(record + 74) != 0 || get32(record + 76) != 0)
+    if (view->kind > 11 || get16(record + 74) != 0 || get32(record + 76) != 0)
         return false;
     view->words = BODY_SHAPES[view->kind][0];
     view->pointer_count = BODY_SHAPES[view->kind][1];

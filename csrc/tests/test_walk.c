@@ -268,6 +268,41 @@ static void texts_end_in_nul_and_are_lists_of_bytes(void **state)
     assert_int_equal(read_builder(&b, n), SSMD_FAULT_FIELD);
 }
 
+static size_t make_entry(builder *b)
+{
+    static const char *const headers[] = {"Name", "value", "Other", ""};
+    builder_start(b, SSMD_KIND_ENTRY, 0, 0, 0, 3);
+    builder_text(b, 0, "notes");
+    builder_headers(b, 1, headers, 2);
+    builder_bytes(b, b->body_pointers + 2, "payload", 7);
+    return builder_end(b);
+}
+
+static void an_entry_is_read_and_its_headers_are_texts(void **state)
+{
+    (void)state;
+    builder b;
+    size_t n = make_entry(&b);
+    ssmd_view view;
+    assert_int_equal(ssmd_view_read((uint8_t *)b.words, n, &view), SSMD_FAULT_NONE);
+    assert_int_equal(view.kind, SSMD_KIND_ENTRY);
+    assert_int_equal(view.sub, 0); /* it has no leading enum, and no data section to look for one */
+    unsigned tag = b.body_pointers + 3 + 1, value = tag + 2;
+    assert_int_equal(b.words[tag], builder_struct(2, 0, 2));
+    uint64_t good = b.words[value];
+    b.words[value] = good - ((uint64_t)1 << 35); /* one byte less: the NUL is outside */
+    assert_int_equal(read_builder(&b, n), SSMD_FAULT_FIELD);
+    b.words[value] = 0; /* a null text is one */
+    assert_int_equal(read_builder(&b, n), SSMD_FAULT_NONE);
+    b.words[value] = good;
+    b.words[tag] = builder_struct(4, 0, 1); /* fits, but a header has two texts */
+    assert_int_equal(read_builder(&b, n), SSMD_FAULT_FIELD);
+    b.words[tag] = builder_struct((1 << 29), 0, 0); /* half a billion headers of nothing */
+    assert_int_equal(read_builder(&b, n), SSMD_FAULT_FIELD);
+    b.words[b.body_pointers + 1] = builder_list(2, 2, 8); /* bytes, not a list of structs */
+    assert_int_equal(read_builder(&b, n), SSMD_FAULT_FIELD);
+}
+
 static void larger_structs_of_later_schemas_are_read(void **state)
 {
     (void)state;
@@ -578,6 +613,7 @@ int main(void)
         cmocka_unit_test(composite_lists_must_fit_their_words),
         cmocka_unit_test(bodies_must_fit_their_kind),
         cmocka_unit_test(texts_end_in_nul_and_are_lists_of_bytes),
+        cmocka_unit_test(an_entry_is_read_and_its_headers_are_texts),
         cmocka_unit_test(larger_structs_of_later_schemas_are_read),
         cmocka_unit_test(kinds_of_later_schemas_are_read_without_their_body),
         cmocka_unit_test(a_whole_segment_is_proved_to_its_end),

@@ -40,6 +40,7 @@ KIND_NAMES = (
     "connection",
     "clock",
     "checkpoint",
+    "entry",
 )
 _BOOK = 3
 _SKIP_MARGIN_NS = 60 * 1_000_000_000  # wall clocks step: no segment is skipped by time closer than this

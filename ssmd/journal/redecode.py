@@ -15,7 +15,9 @@ from ssmd.quality import DamageFact
 
 NO_LIMIT_BYTES = 1 << 30
 _OPENED_MODE_BIT = 1  # bit of ConnectionEvent.useYesPrice in the byte at its offset 2
-_OWN = frozenset({records.Kind.GAP, records.Kind.CONNECTION, records.Kind.CLOCK, records.Kind.CHECKPOINT})
+_OWN = frozenset(
+    {records.Kind.GAP, records.Kind.CONNECTION, records.Kind.CLOCK, records.Kind.CHECKPOINT, records.Kind.ENTRY}
+)
 
 
 class Redecoder:

@@ -46,6 +46,7 @@ KIND_BITS = {
     "connection": 1 << 8,
     "clock": 1 << 9,
     "checkpoint": 1 << 10,
+    "entry": 1 << 11,
 }
 ALL_KINDS = (1 << 64) - 1
 

@@ -37,6 +37,7 @@ KINDS = (
     "connection",
     "clock",
     "checkpoint",
+    "entry",
 )
 
 _USE_YES_PRICE, _KEEP, _BINARY = 1, 2, 4

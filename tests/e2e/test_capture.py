@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import yaml
 from recording import (
     Recorder,
     assert_journal_is_ledger,
@@ -41,6 +42,25 @@ def test_the_default_environment_records_at_once_and_can_prove_it(tmp_path: Path
     assert len({line.body.get("market") for line in lines if line.kind == "book"}) >= 5
     assert_numbers_have_no_hole(lines)
     assert_journal_is_ledger(lines, read_ledger(ledger), at_least=1000)
+
+
+def test_a_journal_says_under_which_settings_each_run_recorded_it(tmp_path: Path) -> None:
+    """Every run begins with its environment, as `ssmd env check` prints it; the key is a reference there."""
+    with (
+        SimulatorProcess("--rate", "200") as exchange,
+        Recorder(environment_file(tmp_path, exchange), exchange) as recorder,
+    ):
+        recorder.wait_frames(10)
+        assert recorder.stop() == 0
+        recorder.start()
+        recorder.wait_frames(10)
+        assert recorder.stop() == 0
+        entries = [line.body for line in read_lines(recorder.data) if line.kind == "entry"]
+        assert [entry["topic"] for entry in entries] == ["environment", "environment"]
+        settings = yaml.safe_load(entries[0]["payload"])
+        assert settings["exchange"]["websocket_url"] == exchange.ws_url
+        assert settings["keys"]["kalshi"]["fields"]["key_id"] == {"source": "env:KALSHI_API_KEY"}
+        assert b"PRIVATE KEY" not in entries[0]["payload"]
 
 
 def test_cat_prints_the_frames_as_they_were_sent(tmp_path: Path) -> None:
