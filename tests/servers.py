@@ -190,3 +190,60 @@ class S3Server(Server):
         asked = urllib.request.Request(self.url + path, method=method, data=body, headers=dict(headers or {}))
         with urllib.request.urlopen(asked, timeout=START_S) as answer:
             return bytes(answer.read())
+
+
+class NatsServer(Server):
+    """nats-server with JetStream, whose store outlives `kill` and `stop`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        jetstream: bool = True,
+        user: str | None = None,
+        password: str | None = None,
+        token: str | None = None,
+        max_payload_bytes: int | None = None,
+        max_store_bytes: int | None = None,
+        tls: tuple[Path, Path] | None = None,
+        settings: str = "",
+    ) -> None:
+        """`tls`: files of certificate and key. `max_store_bytes`: of all streams. `settings`: more configuration."""
+        super().__init__(folder)
+        self._program = program("nats-server")
+        self._scheme = "nats" if tls is None else "tls"
+        lines = [settings]
+        if jetstream:
+            most = "" if max_store_bytes is None else f", max_file_store: {max_store_bytes}"
+            lines.append(f'jetstream {{ store_dir: "{folder / "store"}"{most} }}')
+        if token is not None:
+            lines.append(f'authorization {{ token: "{token}" }}')
+        elif user is not None:
+            lines.append(f'authorization {{ user: "{user}", password: "{password}" }}')
+        if max_payload_bytes is not None:
+            lines.append(f"max_payload: {max_payload_bytes}")
+        if tls is not None:
+            lines.append(f'tls {{ cert_file: "{tls[0]}", key_file: "{tls[1]}" }}')
+        self._config = folder / "nats.conf"
+        self._config.write_text("\n".join(lines) + "\n")
+
+    @property
+    def url(self) -> str:
+        return f"{self._scheme}://127.0.0.1:{self.port}"
+
+    def arguments(self) -> Sequence[str]:
+        return [self._program, "-c", str(self._config), "-a", "127.0.0.1", "-p", str(self.port)]
+
+    def answers(self) -> bool:
+        """Whether it greets: it listens a little before it does."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1.0) as connection:
+                return connection.recv(4) == b"INFO"
+        except OSError:
+            return False
+
+    def cpu_s(self) -> float:
+        """CPU time that it took so far."""
+        assert self.process is not None
+        words = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")

@@ -85,7 +85,18 @@ class Transport(Protocol):
         """A larger payload is a LimitError."""
 
     def check(self, subjects: Sequence[str] = ()) -> None:
-        """The bus is there, lets us in, and stores each of these subjects or patterns. Raises what is not so."""
+        """The bus is there, lets us in, and stores each of these subjects or patterns. Raises what is not so.
+
+        RejectedError: the stream is missing, stores only some of them, or keeps in a way that loses messages.
+        ConflictError: a stream of that name is there, and stores none of them: it is another's. Without subjects a
+        missing stream is no error (`ensure_stream` would make it), one that is not for us is.
+        """
+
+    def ensure_stream(self, subjects: Sequence[str]) -> bool:
+        """Makes the stream that stores these patterns where there is none, and says whether it did; then as `check`.
+
+        A stream that is there is left as it is.
+        """
 
     def publish(self, message: Message, *, timeout_s: float = 5.0) -> Receipt:
         """Stores one message; returns when the bus has confirmed it.

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 MAX_TOKEN = 128  # characters; a longer name ends in a digest of the whole
@@ -100,3 +101,35 @@ def matches(pattern: str, subject: str) -> bool:
         if i >= len(words) or word not in ("*", words[i]):
             return False
     return len(words) == len(wanted)
+
+
+def covers(pattern: str, other: str) -> bool:
+    """Whether every subject of the pattern `other` is one of `pattern`."""
+    wanted, words = pattern.split("."), other.split(".")
+    for i, word in enumerate(wanted):
+        if word == ">" and i == len(wanted) - 1:
+            return len(words) > i
+        if i >= len(words) or (words[i] == ">" and i == len(words) - 1):
+            return False
+        if word not in ("*", words[i]):
+            return False
+    return len(words) == len(wanted)
+
+
+def meets(pattern: str, other: str) -> bool:
+    """Whether there is a subject that is one of both patterns'."""
+    ours, theirs = pattern.split("."), other.split(".")
+    for i in range(max(len(ours), len(theirs))):
+        mine = ours[i] if i < len(ours) else None
+        yours = theirs[i] if i < len(theirs) else None
+        if (mine == ">" and yours is not None) or (yours == ">" and mine is not None):
+            return True
+        if mine is None or yours is None or ("*" not in (mine, yours) and mine != yours):
+            return False
+    return True
+
+
+def uncovered(stored: Iterable[str], subjects: Iterable[str]) -> list[str]:
+    """Those subjects or patterns that none of the stored patterns covers."""
+    patterns = tuple(stored)
+    return [subject for subject in subjects if not any(covers(pattern, subject) for pattern in patterns)]

@@ -2,5 +2,6 @@
 
 from ssmd.middleware.memory.cache import MemoryCache
 from ssmd.middleware.memory.storage import MemoryStorage
+from ssmd.middleware.memory.transport import MemoryTransport
 
-__all__ = ["MemoryCache", "MemoryStorage"]
+__all__ = ["MemoryCache", "MemoryStorage", "MemoryTransport"]

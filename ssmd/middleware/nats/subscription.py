@@ -1,0 +1,496 @@
+"""Subscriptions: messages of a stream by a pull consumer, and requests of core NATS.
+
+    stream  ── consumer at `position + 1` ── pull requests ──> queue (at most `pending`) ──> next()
+                       ^                                          |
+                       `---- made anew after every break ---------'  position = the last one that came in
+
+What counts is `position`, and it is kept here: the consumer on the server is only how messages come from there on.
+After a break, or when the server lost the consumer, a new one begins behind it, so nothing comes twice and nothing is
+left out. A reader that is slow leaves messages in the stream: only the stream's limits can take them away, and that is
+LaggedError.
+
+A durable subscription keeps its position in a consumer on the bus, named `{durable}-{generation}`: acknowledging moves
+it. Whoever subscribes by the name makes the next generation from where the last one was acknowledged, and then deletes
+that: all that was not acknowledged comes again, at once and in order. A process that dies in between leaves both; the
+higher one counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from ssmd.errors import ConflictError, LaggedError, MiddlewareError, RejectedError, UnavailableError
+from ssmd.middleware.interfaces import Delivery, Message, Start
+from ssmd.middleware.names import covers
+from ssmd.middleware.nats.connection import Connection
+from ssmd.middleware.nats.stream import NS, StreamFacts, api, stream_facts
+
+PULL_MESSAGES: Final = 1000  # at most in one request
+PULL_EXPIRES_S: Final = 2.0  # an idle request is asked again after this
+PULL_GRACE_S: Final = 3.0  # no answer at all for so long after that: the consumer is lost
+ABANDONED_S: Final = 60.0  # the server removes an ephemeral consumer that nobody asks
+ACK_WAIT_S: Final = 86_400.0  # the server gives nothing again by itself: the next subscriber asks for it
+RETRY_S: Final = 0.2
+CALL_TIMEOUT_S: Final = 5.0
+NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+MESSAGE_ID: Final = "Nats-Msg-Id"
+
+
+class _Queue:
+    """What waits for the caller's thread: deliveries and, in their place, the errors that belong between them."""
+
+    def __init__(self, pending: int, drained: Callable[[], None]) -> None:
+        self._items: deque[Delivery | LaggedError] = deque()
+        self._changed = threading.Condition()
+        self._pending = pending
+        self._drained = drained
+        self._trouble: MiddlewareError | None = None
+        self._end: MiddlewareError | None = None
+
+    def room(self) -> int:
+        return self._pending - len(self._items)
+
+    def put(self, item: Delivery | LaggedError) -> None:
+        with self._changed:
+            self._items.append(item)
+            self._trouble = None
+            self._changed.notify()
+
+    def trouble(self, error: MiddlewareError | None) -> None:
+        """What keeps messages from coming, for the next caller who waits in vain; None: all is well."""
+        with self._changed:
+            self._trouble = error
+            if error is not None and not error.retryable:
+                self._changed.notify()
+
+    def end(self, error: MiddlewareError) -> None:
+        """Nothing more will come."""
+        with self._changed:
+            self._end = error
+            self._changed.notify_all()
+
+    def discard(self) -> None:
+        with self._changed:
+            self._items.clear()
+
+    def next(self, timeout_s: float) -> Delivery | None:
+        deadline = time.monotonic() + timeout_s
+        with self._changed:
+            while not self._items:
+                trouble = self._trouble
+                if self._end is not None:
+                    raise self._end
+                wait_s = deadline - time.monotonic()
+                if trouble is not None and (wait_s <= 0 or not trouble.retryable):
+                    self._trouble = None if not trouble.retryable else trouble
+                    raise trouble
+                if wait_s <= 0:
+                    return None
+                self._changed.wait(wait_s)
+            item = self._items.popleft()
+            low = len(self._items) == self._pending // 2 or not self._items
+        if low:
+            self._drained()
+        if isinstance(item, LaggedError):
+            raise item
+        return item
+
+
+def place_of(reply: str) -> tuple[int, int, int]:
+    """Place in the stream, time (UTC ns) and number of messages behind it, from the subject that acknowledges one."""
+    words = reply.split(".")
+    shift = 4 if len(words) < 11 else 6  # with a domain and an account in front since 2.10
+    return int(words[shift + 1]), int(words[shift + 3]), int(words[shift + 4])
+
+
+def delivery_of(message: Msg, sequence: int, time_ns: int) -> Delivery:
+    headers = {name: value for name, value in (message.headers or {}).items() if name != MESSAGE_ID}
+    message_id = (message.headers or {}).get(MESSAGE_ID)
+    return Delivery(
+        message=Message(message.subject, message.data, headers, message_id),
+        sequence=sequence,
+        time_ns=time_ns,
+        token=message.reply,
+    )
+
+
+class StreamSubscription:
+    """A Subscription of stored messages."""
+
+    def __init__(
+        self, connection: Connection, stream: str, pattern: str, start: Start, durable: str | None, pending: int
+    ) -> None:
+        if pending < 1:
+            raise RejectedError("a subscription needs room for at least one message (pending)")
+        if durable is not None and not NAME.fullmatch(durable):
+            raise RejectedError(f"{durable[:80]!r} is no name of a durable subscription: letters, digits, '_', '-'")
+        self._connection = connection
+        self._stream = stream
+        self._pattern = pattern
+        self._start = start
+        self._durable = durable
+        self._pending = pending
+        self._generation = 0
+        self._position: int | None = None  # None: the first message that comes decides it
+        self._whole = False  # the pattern is all that the stream stores
+        self._consumer: str | None = None
+        self._queue = _Queue(pending, lambda: connection.soon(self._more))
+        self._wanted = asyncio.Event()
+        self._answered = asyncio.Event()
+        self._outstanding = 0
+        self._status: str | None = None
+        self._unacked: set[int] = set()
+        self._acks: deque[str] = deque()
+        self._lock = threading.Lock()  # for the two above
+        self._task: asyncio.Task[None] | None = None
+        self._ended = False
+
+    # ---- for the caller's thread -------------------------------------------------------------------------------------
+
+    def next(self, timeout_s: float) -> Delivery | None:
+        return self._queue.next(timeout_s)
+
+    def ack(self, delivery: Delivery) -> None:
+        if self._durable is None or not isinstance(delivery.token, str):
+            return
+        with self._lock:
+            self._unacked.discard(delivery.sequence)
+            self._acks.append(delivery.token)
+            first = len(self._acks) == 1
+        if first:
+            self._connection.soon(lambda: self._connection.spawn(self._send_acks()))
+
+    def unsubscribe(self) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        self._queue.discard()
+        self._queue.end(UnavailableError("the subscription was ended"))
+        if not self._connection.closed:
+            self._connection.call(self._stop(), CALL_TIMEOUT_S)
+
+    # ---- on the loop -------------------------------------------------------------------------------------------------
+
+    async def begin(self) -> None:
+        """Makes the consumer, so that what is published after this returned is seen; then pulls for ever."""
+        client = await self._connection.connected(CALL_TIMEOUT_S)
+        await self._make_consumer(client)
+        self._task = self._connection.spawn(self._pump())
+
+    def closed(self) -> None:
+        """The connection is gone for good."""
+        self._queue.end(UnavailableError("the connection to the bus was closed"))
+
+    def _more(self) -> None:
+        self._wanted.set()
+
+    async def _pump(self) -> None:
+        while True:
+            try:
+                client = await self._connection.connected(CALL_TIMEOUT_S)
+                if self._consumer is None:
+                    await self._make_consumer(client)
+                self._queue.trouble(None)
+                await self._pull(client)
+            except ConflictError as error:
+                self._queue.end(error)
+                return
+            except MiddlewareError as error:
+                self._queue.trouble(error)
+            except (nats.errors.Error, OSError) as error:
+                self._queue.trouble(UnavailableError("the bus cannot be read", evidence=str(error)))
+            self._consumer = None
+            await asyncio.sleep(RETRY_S)
+
+    async def _pull(self, client: Client) -> None:
+        """Asks for messages as long as there is room for them; returns when connection or consumer are gone."""
+        inbox = client.new_inbox()
+        subscription = await client.subscribe(inbox, cb=self._take, pending_msgs_limit=0, pending_bytes_limit=0)
+        self._outstanding = 0
+        try:
+            while self._connection.client is client:
+                room = self._queue.room()
+                if room < max(self._pending // 2, 1):
+                    self._wanted.clear()
+                    if self._queue.room() < max(self._pending // 2, 1):
+                        await self._wanted.wait()
+                    continue
+                facts = await stream_facts(client, self._stream)
+                self._look_for_hole(facts)
+                if not await self._ask(client, inbox, min(room, PULL_MESSAGES)):
+                    return
+                if self._status == "408" and self._position is not None:
+                    self._position = max(self._position, facts.last)  # all that matched up to there has come
+        finally:
+            if self._connection.client is client:
+                await subscription.unsubscribe()
+
+    async def _ask(self, client: Client, inbox: str, messages: int) -> bool:
+        """One pull request and its answers. False: the consumer is gone."""
+        self._outstanding = messages
+        self._status = None
+        self._answered.clear()
+        asked = {"batch": messages, "expires": round(PULL_EXPIRES_S * NS)}
+        where = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
+        await client.publish(where, json.dumps(asked).encode(), reply=inbox)
+        while self._outstanding > 0 and self._status is None:
+            before = self._outstanding
+            try:
+                await asyncio.wait_for(self._answered.wait(), PULL_EXPIRES_S + PULL_GRACE_S)
+            except TimeoutError:
+                if self._outstanding == before:
+                    return False
+            if self._connection.client is not client:
+                return False
+        return self._status in (None, "404", "408")
+
+    async def _take(self, message: Msg) -> None:
+        """A message of the stream, or the end of a pull request."""
+        if not message.reply:
+            self._status = (message.headers or {}).get("Status", "?")
+            self._answered.set()
+            return
+        sequence, time_ns, _ = place_of(message.reply)
+        self._outstanding -= 1
+        if self._outstanding <= 0:
+            self._answered.set()
+        position = self._position
+        if position is not None and sequence <= position:
+            self._again(sequence, message.reply)
+            return
+        if self._whole and position is not None and sequence > position + 1:
+            self._lagged(sequence - position - 1, position, sequence)
+        self._position = sequence
+        if self._durable is not None:
+            with self._lock:
+                self._unacked.add(sequence)
+        self._queue.put(delivery_of(message, sequence, time_ns))
+
+    def _again(self, sequence: int, reply: str) -> None:
+        """A message that came before: the bus lost its acknowledgement, if there was one."""
+        with self._lock:
+            if self._durable is None or sequence in self._unacked:
+                return
+            self._acks.append(reply)
+        self._connection.spawn(self._send_acks())
+
+    def _look_for_hole(self, facts: StreamFacts) -> None:
+        """The stream begins behind our position: what was between is gone, unread."""
+        self._whole = all(covers(self._pattern, stored) for stored in facts.subjects)
+        position = self._position
+        if position is None or facts.first <= position + 1:
+            return
+        if self._whole:
+            self._lagged(facts.first - position - 1, position, facts.first)
+        else:
+            self._lagged(0, position, facts.first)
+        self._position = facts.first - 1
+
+    def _lagged(self, missed: int, position: int, sequence: int) -> None:
+        count = f"{missed} messages" if missed else "messages, how many of them ours is not known,"
+        self._queue.put(
+            LaggedError(
+                f"stream {self._stream} removed {count} between {position} and {sequence} before they were read",
+                missed=missed,
+                hint="The journal has them. Read faster, or raise the stream's limits (transport.stream_max_bytes, "
+                "transport.stream_max_age_hours).",
+            )
+        )
+
+    # ---- consumers ---------------------------------------------------------------------------------------------------
+
+    async def _make_consumer(self, client: Client) -> None:
+        """A consumer from our position on; the first time from `start` on."""
+        facts = await stream_facts(client, self._stream)
+        self._whole = all(covers(self._pattern, stored) for stored in facts.subjects)
+        if self._durable is not None:
+            await self._next_generation(client, self._durable, facts)
+            return
+        if self._position is None and self._start.at == "end":
+            self._position = facts.last
+        config = self._config(facts)
+        config |= {"ack_policy": "none", "inactive_threshold": round(ABANDONED_S * NS)}
+        made = await api(
+            client,
+            f"CONSUMER.CREATE.{self._stream}",
+            {"stream_name": self._stream, "config": config},
+            f"read {self._pattern} of stream {self._stream}",
+        )
+        self._consumer = str(made["name"])
+
+    def _config(self, facts: StreamFacts) -> dict[str, Any]:
+        config: dict[str, Any] = {"replay_policy": "instant", "max_deliver": -1}
+        if not self._whole:
+            config["filter_subject"] = self._pattern
+        if self._position is not None:
+            config |= {"deliver_policy": "by_start_sequence", "opt_start_seq": self._position + 1}
+        elif self._start.at == "number":
+            config |= {"deliver_policy": "by_start_sequence", "opt_start_seq": max(self._start.value, 1)}
+        elif self._start.at == "time":
+            config |= {"deliver_policy": "by_start_time", "opt_start_time": _rfc3339(self._start.value)}
+        else:
+            config |= {"deliver_policy": "all"}
+        return config
+
+    async def _next_generation(self, client: Client, durable: str, facts: StreamFacts) -> None:
+        """The consumer of a durable name, anew from what was acknowledged."""
+        older = await self._generations(client, durable)
+        if self._generation and older and max(older) > self._generation:
+            raise ConflictError(f"another subscriber took over the durable subscription {durable}")
+        if self._generation:
+            with self._lock:
+                floor = min(self._unacked) - 1 if self._unacked else self._position
+        elif older:
+            floor = await self._acknowledged(client, durable, max(older))
+            self._position = floor
+        else:
+            floor = facts.last if self._start.at == "end" else None
+            self._position = floor
+        config = self._config(facts)
+        if floor is not None:
+            config |= {"deliver_policy": "by_start_sequence", "opt_start_seq": floor + 1}
+        self._generation = max([self._generation, *older]) + 1
+        name = f"{durable}-{self._generation}"
+        config |= {"durable_name": name, "ack_policy": "explicit", "ack_wait": round(ACK_WAIT_S * NS)}
+        config |= {"max_ack_pending": -1}
+        await api(
+            client,
+            f"CONSUMER.DURABLE.CREATE.{self._stream}.{name}",
+            {"stream_name": self._stream, "config": config},
+            f"read {self._pattern} of stream {self._stream} as {durable}",
+        )
+        for generation in older:
+            await self._delete(client, f"{durable}-{generation}")
+        self._consumer = name
+
+    async def _generations(self, client: Client, durable: str) -> list[int]:
+        wanted = re.compile(re.escape(durable) + r"-([0-9]+)")
+        found: list[int] = []
+        offset, total = 0, 1
+        while offset < total:
+            answer = await api(
+                client, f"CONSUMER.NAMES.{self._stream}", {"offset": offset}, f"list consumers of {self._stream}"
+            )
+            names = answer.get("consumers") or []
+            total = answer.get("total", 0)
+            found.extend(int(match[1]) for match in map(wanted.fullmatch, names) if match)
+            if not names:
+                break
+            offset += len(names)
+        return sorted(found)
+
+    async def _acknowledged(self, client: Client, durable: str, generation: int) -> int | None:
+        """The place up to which a generation was acknowledged; None where it never began anywhere."""
+        name = f"{durable}-{generation}"
+        info = await api(client, f"CONSUMER.INFO.{self._stream}.{name}", None, f"find consumer {name}")
+        floor = int(info["ack_floor"]["stream_seq"])
+        began = info["config"].get("opt_start_seq")
+        if began is not None:
+            return max(floor, int(began) - 1)
+        return floor if floor else None
+
+    async def _delete(self, client: Client, name: str) -> None:
+        try:
+            await api(client, f"CONSUMER.DELETE.{self._stream}.{name}", None, f"delete consumer {name}")
+        except MiddlewareError:
+            pass  # it is gone already, or goes by itself
+
+    async def _send_acks(self) -> None:
+        client = self._connection.client
+        with self._lock:
+            replies = list(self._acks)
+            self._acks.clear()
+        if client is None:
+            return  # the next generation begins behind what was acknowledged here
+        try:
+            for reply in replies:
+                await client.publish(reply, b"+ACK")
+        except nats.errors.Error:
+            pass  # as above
+
+    async def _stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        client = self._connection.client
+        if client is None:
+            return
+        await self._send_acks()
+        try:
+            if self._durable is not None:
+                await client.flush(int(CALL_TIMEOUT_S))
+            elif self._consumer is not None:
+                await self._delete(client, self._consumer)
+        except (nats.errors.Error, OSError):
+            pass
+
+
+def _rfc3339(time_ns: int) -> str:
+    seconds, rest = divmod(max(time_ns, 0), NS)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
+
+
+class RequestSubscription:
+    """A Subscription of requests: core NATS, nothing is stored; what comes beyond `pending` is lost, and said so."""
+
+    def __init__(self, connection: Connection, subject: str, pending: int) -> None:
+        self._connection = connection
+        self._subject = subject
+        self._queue = _Queue(pending, lambda: None)
+        self._subscription: Any = None
+        self._missed = 0
+        self._ended = False
+
+    def next(self, timeout_s: float) -> Delivery | None:
+        return self._queue.next(timeout_s)
+
+    def ack(self, delivery: Delivery) -> None:
+        """A request is answered, not acknowledged."""
+
+    def unsubscribe(self) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        self._queue.discard()
+        self._queue.end(UnavailableError("the subscription was ended"))
+        if not self._connection.closed:
+            self._connection.call(self._stop(), CALL_TIMEOUT_S)
+
+    async def begin(self) -> None:
+        client = await self._connection.connected(CALL_TIMEOUT_S)
+        await self._subscribe(client)
+        await client.flush(int(CALL_TIMEOUT_S))
+        self._connection.on_connect(self._subscribe)
+
+    def closed(self) -> None:
+        self._queue.end(UnavailableError("the connection to the bus was closed"))
+
+    async def _subscribe(self, client: Client) -> None:
+        self._subscription = await client.subscribe(self._subject, cb=self._take)
+
+    async def _take(self, message: Msg) -> None:
+        if self._queue.room() <= (1 if self._missed == 0 else 0):
+            self._missed += 1
+            return
+        if self._missed:
+            self._queue.put(LaggedError(f"{self._missed} requests came while none was taken", missed=self._missed))
+            self._missed = 0
+        headers = dict(message.headers or {})
+        self._queue.put(Delivery(Message(message.subject, message.data, headers), 0, 0, reply_to=message.reply or None))
+
+    async def _stop(self) -> None:
+        self._connection.off_connect(self._subscribe)
+        if self._subscription is not None and self._connection.client is not None:
+            await self._subscription.unsubscribe()
