@@ -50,7 +50,14 @@ class MiddlewareFactory:
             made = _implementation("ssmd.middleware.nats", "NatsTransport", "nats")
             return cast(
                 Transport,
-                made(section.url, stream=section.stream, prefix=section.subject_prefix, **self._credentials("nats")),
+                made(
+                    section.url,
+                    stream=section.stream,
+                    prefix=section.subject_prefix,
+                    stream_max_bytes=section.stream_max_bytes,
+                    stream_max_age_s=section.stream_max_age_hours * 3600.0,
+                    **self._credentials("nats"),
+                ),
             )
         return cast(Transport, _implementation("ssmd.middleware.memory", "MemoryTransport")())
 
