@@ -467,6 +467,79 @@ int ssmd_walk_scan(ssmd_walk *walk, const uint8_t *data, uint64_t n, bool sealed
     return status == SSMD_DAMAGED ? status : ssmd_walk_end(walk, n - (walk->at.offset - start), sealed);
 }
 
+/* ---- after damage --------------------------------------------------------------------------------- */
+
+enum { RESYNC_WORK = 16, CHECKPOINT_LIMIT = 1024 /* bytes: far more than one of a later schema will have */ };
+
+static bool may_be_checkpoint(const uint8_t *at)
+{
+    uint64_t length = TABLE_BYTES + 8ull * load_32(at + 4);
+    return load_32(at) == 0 && length >= SSMD_RECORD_HEADER_BYTES && length <= CHECKPOINT_LIMIT &&
+           load_16(at + SSMD_RECORD_KIND) == SSMD_KIND_CHECKPOINT;
+}
+
+/* Counts the numbered records in data[0..n), which hold nothing else; their first number, or 0. */
+static bool batch_count(const uint8_t *data, uint64_t n, uint64_t *records, uint64_t *first_number)
+{
+    *records = *first_number = 0;
+    while (n > 0) {
+        ssmd_view view;
+        if (ssmd_view_read(data, n, &view) != SSMD_FAULT_NONE || view.kind == SSMD_KIND_CHECKPOINT)
+            return false;
+        if ((*records)++ == 0)
+            *first_number = view.number;
+        data += view.length;
+        n -= view.length;
+    }
+    return true;
+}
+
+/* Does the checkpoint at data + at, whose view this is, prove its batch? The walk that would do it is the proof. */
+static bool batch_proves(const ssmd_walk *walk, const uint8_t *data, uint64_t offset, uint64_t at,
+                         const ssmd_view *view, uint64_t *budget, ssmd_walk *proved)
+{
+    ssmd_checkpoint checkpoint;
+    uint64_t records, first_number, end = at + view->length;
+    ssmd_checkpoint_read(data + at, view, &checkpoint);
+    if (checkpoint.offset != offset + at || checkpoint.bytes < view->length || checkpoint.bytes > end ||
+        checkpoint.bytes > *budget || offset + end - checkpoint.bytes < walk->good.offset)
+        return false;
+    *budget -= checkpoint.bytes;
+    const uint8_t *batch = data + (end - checkpoint.bytes);
+    if (!batch_count(batch, checkpoint.bytes - view->length, &records, &first_number) ||
+        checkpoint.records < walk->good.records + records)
+        return false;
+    *proved = (ssmd_walk){.first_number = walk->first_number, .checkpoints = walk->checkpoints};
+    proved->at = walk->good;
+    proved->at.offset = offset + end - checkpoint.bytes;
+    proved->at.records = checkpoint.records - records;
+    proved->at.last_number = records > 0 ? first_number - 1 : view->number;
+    proved->at.clean = 0;
+    proved->good = proved->at;
+    ssmd_walk trial = *proved;
+    return ssmd_walk_next(&trial, batch, checkpoint.bytes) == SSMD_OK && trial.good.offset == offset + end;
+}
+
+int ssmd_walk_resync(ssmd_walk *walk, const uint8_t *data, uint64_t n, uint64_t offset, uint64_t *place)
+{
+    uint64_t budget = RESYNC_WORK * n, cut = UINT64_MAX, at = *place - offset;
+    for (; at + SSMD_RECORD_HEADER_BYTES <= n; at += 8) { /* all records are whole words */
+        ssmd_view view;
+        ssmd_walk proved;
+        if (!may_be_checkpoint(data + at))
+            continue;
+        int fault = ssmd_view_read(data + at, n - at, &view);
+        if (fault == SSMD_FAULT_INCOMPLETE && cut == UINT64_MAX)
+            cut = at;
+        if (fault == SSMD_FAULT_NONE && batch_proves(walk, data, offset, at, &view, &budget, &proved)) {
+            *walk = proved;
+            return SSMD_OK;
+        }
+    }
+    *place = offset + (cut < at ? cut : at);
+    return SSMD_EMPTY;
+}
+
 /* ---- views -------------------------------------------------------------------------------------- */
 
 static uint64_t filter_bit(const ssmd_view *view)

@@ -117,6 +117,14 @@ SSMD_API int ssmd_walk_end(ssmd_walk *walk, uint64_t n, bool sealed);
 /* All of the above over a segment that is in memory as a whole. SSMD_OK or SSMD_DAMAGED. */
 SSMD_API int ssmd_walk_scan(ssmd_walk *walk, const uint8_t *data, uint64_t n, bool sealed);
 
+/* After damage: looks in `data` (the n bytes of the segment from `offset` on) for the first batch that proves itself,
+ * from *place on, where its checkpoint may stand (at first: good.offset; `data` must begin there or before). SSMD_OK:
+ * the walk stands at that batch's beginning, which is now good.offset, its fault forgotten; walk on from there. Between
+ * the old good.offset and the new one, good.records tells how many records are lost. SSMD_EMPTY: none yet; *place is
+ * where to go on when more bytes are there. A batch that began before `offset` is not found, nor one where a call would
+ * have to look at more than 16 times the bytes it was given. */
+SSMD_API int ssmd_walk_resync(ssmd_walk *walk, const uint8_t *data, uint64_t n, uint64_t offset, uint64_t *place);
+
 /* Which records a reader wants. */
 typedef struct ssmd_filter {
     uint64_t kinds;      /* bit ssmd_kind; SSMD_FILTER_DELTA for book deltas (bit SSMD_KIND_BOOK: snapshots); bit 63 for

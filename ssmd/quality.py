@@ -7,14 +7,14 @@
 * Sequence numbers are followed again here, and Gap records are believed in neither direction: a hole without its Gap
   record is listed as `unrecorded`, a Gap record without its hole as damage.
 * A connection that was closed and followed by another needs a Gap record, and so does a run that ended without saying
-  so. A connection closed by a stop as asked is no hole, nor is the time until the next start.
+  so. A connection closed by a stop as asked is no hole, nor is the time until the next start: the runs tell of it.
 * Channels without sequence numbers are listed as blind: nobody can tell what was lost on them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 KIND_NAMES = (
@@ -160,6 +160,15 @@ class DamageFact:
     segment: str
     offset: int
     what: str
+    lost_from: int | None = None  # offsets between which nothing was read, where the segment could be read on behind it
+    lost_to: int | None = None
+    lost_records: int | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        entry: dict[str, Any] = {"segment": self.segment, "offset": self.offset, "what": self.what}
+        if self.lost_from is not None:
+            entry |= {"lost_from": self.lost_from, "lost_to": self.lost_to, "lost_records": self.lost_records}
+        return entry
 
 
 @dataclass(slots=True)
@@ -191,6 +200,7 @@ class Report:
     gaps: list[dict[str, Any]]
     damage: list[DamageFact]
     blind: list[dict[str, str]]
+    runs: list[dict[str, Any]]
 
     def as_json(self) -> dict[str, Any]:
         totals = self.totals
@@ -207,9 +217,10 @@ class Report:
             "last_number": totals.last_number,
             "first_recv_ns": totals.first_recv_ns,
             "last_recv_ns": totals.last_recv_ns,
+            "runs": self.runs,
             "connections": self.connections,
             "gaps": self.gaps,
-            "damage": [{"segment": d.segment, "offset": d.offset, "what": d.what} for d in self.damage],
+            "damage": [damage.as_json() for damage in self.damage],
             "blind": self.blind,
             "books": {
                 "books": totals.books,
@@ -227,7 +238,8 @@ def judge(account: Account) -> Report:
     """What the facts prove."""
     holes = account.holes + _holes_at_start(account)
     gaps = _gaps(account, holes)
-    damage = account.damage + [_told(f) for f in account.findings] + _unfounded(account, holes)
+    damage, findings = _numbered(account)
+    damage += [_told(f) for f in findings] + _unfounded(account, holes)
     return Report(
         complete=not gaps and not damage,
         segments=account.segments,
@@ -237,6 +249,7 @@ def judge(account: Account) -> Report:
         gaps=gaps,
         damage=damage,
         blind=_blind(account),
+        runs=_runs(account.events),
     )
 
 
@@ -254,6 +267,7 @@ def merge(reports: Sequence[Report]) -> Report:
         gaps=[entry for report in reports for entry in report.gaps],
         damage=[entry for report in reports for entry in report.damage],
         blind=list(blind.values()),
+        runs=sorted((entry for report in reports for entry in report.runs), key=lambda run: int(run["started_ns"])),
     )
 
 
@@ -411,7 +425,49 @@ def _silent_outages(account: Account) -> list[tuple[int, dict[str, Any]]]:
     return missing
 
 
+# ---- runs ------------------------------------------------------------------------------------------------------
+
+_ENVIRONMENT = "environment "  # so begins the reason of `started`
+
+
+def _runs(events: Sequence[EventFact]) -> list[dict[str, Any]]:
+    """Runs of the recorder: `clean` is True when it said that it stopped, False when another began without that.
+
+    None: it is the last one, and records still or was killed: the journal cannot tell.
+    """
+    runs: list[dict[str, Any]] = []
+    for event in events:
+        if event.what == "started" or not runs or runs[-1]["clean"]:
+            if runs and runs[-1]["clean"] is None:
+                runs[-1]["clean"] = False
+            runs.append({"started_ns": 0, "stopped_ns": 0, "environment": None, "clean": None})
+        if event.what == "started":
+            name = event.reason or ""
+            runs[-1]["started_ns"] = event.recv_ns
+            runs[-1]["environment"] = name.removeprefix(_ENVIRONMENT) if name.startswith(_ENVIRONMENT) else None
+        elif event.what == "stopped":
+            runs[-1].update(stopped_ns=event.recv_ns, clean=True)
+    return runs
+
+
 # ---- findings, connections, blind channels ---------------------------------------------------------------------
+
+
+def _numbered(account: Account) -> tuple[list[DamageFact], list[Finding]]:
+    """Damage with the numbers of the records that were lost in it, and the findings that say nothing beyond that."""
+    jumps = {(f.segment, f.offset): f for f in account.findings if f.what == FINDING_NUMBER and f.number > f.expected}
+    damage: list[DamageFact] = []
+    for fact in account.damage:
+        jump = jumps.pop((fact.segment, fact.lost_to), None) if fact.lost_to is not None else None
+        if jump is not None:
+            fact = replace(fact, what=f"{fact.what}: numbers {jump.expected} to {jump.number - 1}")
+        damage.append(fact)
+    told = [
+        f
+        for f in account.findings
+        if f.what != FINDING_NUMBER or f.number < f.expected or jumps.get((f.segment, f.offset))
+    ]
+    return damage, told
 
 
 def _told(finding: Finding) -> DamageFact:

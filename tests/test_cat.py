@@ -72,6 +72,25 @@ def test_json_prints_every_record_in_order(run) -> None:  # type: ignore[no-unty
     ]
 
 
+def test_iso_adds_times_that_people_can_read(run) -> None:  # type: ignore[no-untyped-def]
+    (trade,) = run("--kind", "trade", "--market", "A", "--iso").objects
+    assert trade["recv_time"] == "2026-09-21T14:13:20.000004000Z"
+    assert trade["recv_ns"] == NOON + 4000
+    assert trade["exchange_time"] is None
+
+
+def test_iso_is_for_json_alone(run) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(UsageError, match="--iso"):
+        run("--iso", "--format", "frame")
+
+
+def test_a_filter_that_nothing_matches_is_told(run) -> None:  # type: ignore[no-untyped-def]
+    found = run("--kind", "trade", "--market", "NONE\x1b")
+    assert (found.code, found.out) == (0, b"")
+    assert found.err == b"ssmd cat: nothing matches --kind trade --market NONE\\x1b\n"
+    assert run().err == b""
+
+
 def test_json_has_the_fields_of_the_header_and_the_body(run) -> None:  # type: ignore[no-untyped-def]
     (trade,) = run("--kind", "trade", "--market", "A").objects
     expected = {

@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "ssmd"
 # A name stands for the module and for all below it, unless a longer name says otherwise.
 LAYERS: dict[int, tuple[str, ...]] = {
     # 0: known to all
-    0: ("ssmd", "ssmd.errors", "ssmd.units", "ssmd.report"),
+    0: ("ssmd", "ssmd.errors", "ssmd.units", "ssmd.report", "ssmd.terminal"),
     # 1: pure: bytes, times and facts of the machine are arguments
     1: (
         "ssmd.wire",

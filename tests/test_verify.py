@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 import zstandard
-from journal_writer import DAY, Journal
+from journal_writer import DAY, NOON, Journal
 
 from ssmd.cli import cat, verify
 from ssmd.errors import UsageError
@@ -49,7 +50,7 @@ def journal(tmp_path: Path) -> Journal:
 class Verified:
     """One run of the command with --json."""
 
-    def __init__(self, capsys: pytest.CaptureFixture[str], *arguments: object) -> None:
+    def __init__(self, capsys: pytest.CaptureFixture[Any], *arguments: object) -> None:
         self.code = verify.main([*map(str, arguments), "--json"])
         self.report: dict[str, Any] = json.loads(capsys.readouterr().out)
 
@@ -121,7 +122,9 @@ def test_records_behind_the_last_checkpoint_are_counted_as_unproved(
     journal.write(OPEN)
     assert (check().code, check().unproved) == (0, 3)
     verify.main([str(journal.root)])
-    assert "tail     3 records of the open segment wait" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "tail     3 records behind the last checkpoint of the open segment are whole, but no CRC" in said
+    assert "after a kill the next start proves or cuts them" in said
 
 
 def test_a_recorded_sequence_gap_is_listed_with_what_resolved_it(journal: Journal, check: Any) -> None:
@@ -330,6 +333,192 @@ def test_a_manifest_that_is_no_json_is_damage(journal: Journal, check: Any, text
 
 
 # ---- decoding again --------------------------------------------------------------------------------------------
+
+
+# ---- on behind damage ------------------------------------------------------------------------------------------
+
+
+def five_batches(journal: Journal) -> tuple[list[int], Path]:
+    """Trades 1 and 2, 3 and 4, ... 9 and 10, each two proved by a checkpoint; where the batches end."""
+    journal.event("started", reason="environment test")
+    ends = []
+    for seq in range(1, 11):
+        journal.trade(seq)
+        if seq % 2 == 0 and seq < 10:
+            journal.checkpoint()
+            ends.append(len(journal.data))
+    path = journal.seal()
+    return [*ends, path.stat().st_size], path
+
+
+def test_behind_damage_reading_goes_on_where_a_checkpoint_proves_it(
+    journal: Journal, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """Whichever byte of the second of five batches is wrong: its records are lost, and nothing else."""
+    ends, path = five_batches(journal)
+    data = path.read_bytes()
+    for at in range(ends[0], ends[1]):
+        damaged = bytearray(data)
+        damaged[at] ^= 0xFF
+        path.write_bytes(damaged)
+        found = Verified(capfdbinary, path)
+        assert found.code == 1, at
+        (damage,) = found.damage
+        assert (damage["segment"], damage["lost_from"], damage["lost_to"]) == (str(path), ends[0], ends[1]), at
+        assert damage["lost_records"] == 2, at
+        assert "numbers 4 to 5" in damage["what"], at
+        assert found.records == 9 and found.last_number == 11, at
+        assert [(g["cause"], g["from_seq"], g["to_seq"]) for g in found.gaps] == [("unrecorded", 3, 4)], at
+    assert cat.main([str(path), "--kind", "trade"]) == 1
+    sys.stdout.flush()
+    out, err = capfdbinary.readouterr()
+    assert [json.loads(line)["seq"] for line in out.splitlines()] == [1, 2, 5, 6, 7, 8, 9, 10]
+    assert f"bytes {ends[0]} to {ends[1]}".encode() in err
+
+
+def test_two_places_of_damage_in_one_segment_are_both_told(journal: Journal, check: Any) -> None:
+    ends, path = five_batches(journal)
+    data = bytearray(path.read_bytes())
+    data[ends[0] + 100] ^= 1
+    data[ends[2] + 100] ^= 1
+    path.write_bytes(data)
+    found = check()
+    assert [(d["lost_from"], d["lost_to"]) for d in found.damage] == [(ends[0], ends[1]), (ends[2], ends[3])]
+    assert found.records == 7
+
+
+def test_a_stretch_of_zeros_over_several_batches_is_one_damage(journal: Journal, check: Any) -> None:
+    ends, path = five_batches(journal)
+    data = bytearray(path.read_bytes())
+    data[ends[0] + 8 : ends[2] + 8] = bytes(ends[2] - ends[0])
+    path.write_bytes(data)
+    (damage,) = check().damage
+    assert (damage["lost_from"], damage["lost_to"], damage["lost_records"]) == (ends[0], ends[3], 6)
+
+
+def test_damage_at_the_beginning_of_a_segment_is_lost_up_to_its_checkpoint(journal: Journal, check: Any) -> None:
+    ends, path = five_batches(journal)
+    data = bytearray(path.read_bytes())
+    data[0] ^= 1
+    path.write_bytes(data)
+    found = check()
+    (damage,) = found.damage
+    assert (damage["lost_from"], damage["lost_to"], damage["lost_records"]) == (0, ends[0], 3)
+    assert found.first_number == 4
+
+
+def test_a_compressed_segment_is_read_on_behind_damage_too(journal: Journal, check: Any) -> None:
+    ends, path = five_batches(journal)
+    data = bytearray(path.read_bytes())
+    data[ends[1] + 100] ^= 1
+    path.with_name(path.name + ".zst").write_bytes(zstandard.compress(bytes(data)))
+    path.unlink()
+    (damage,) = check().damage
+    assert (damage["lost_from"], damage["lost_to"]) == (ends[1], ends[2])
+
+
+def test_a_record_that_claims_to_be_larger_than_the_file_hides_nothing_behind_it(journal: Journal, check: Any) -> None:
+    ends, path = five_batches(journal)
+    data = bytearray(path.read_bytes())
+    data[ends[0] + 4 : ends[0] + 8] = (1 << 20).to_bytes(4, "little")
+    path.write_bytes(data)
+    (damage,) = check().damage
+    assert (damage["lost_from"], damage["lost_to"]) == (ends[0], ends[1])
+
+
+def test_an_open_segment_is_read_on_behind_damage_and_to_its_tail(journal: Journal, check: Any) -> None:
+    for seq in range(1, 6):
+        journal.trade(seq)
+        if seq < 5:
+            journal.checkpoint()
+    path = journal.write(OPEN)
+    data = bytearray(path.read_bytes())
+    data[journal.ends[1] + 100] ^= 1
+    path.write_bytes(data)
+    found = check()
+    (damage,) = found.damage
+    assert (damage["lost_records"], found.records, found.unproved) == (1, 4, 1)
+
+
+# ---- what lies in the folder and cannot be read ----------------------------------------------------------------
+
+
+def test_a_manifest_whose_segment_is_gone_is_damage(journal: Journal, check: Any) -> None:
+    whole_run(journal)
+    path = journal.seal()
+    stored = manifest.write(find([path])[0], manifest.compute(find([path])[0]))
+    path.unlink()
+    found = check()
+    assert found.code == 1
+    (damage,) = found.damage
+    assert damage["segment"] == str(stored)
+    assert damage["what"] == "the segment of this manifest is gone: 14 records, 1 to 14"
+
+
+@pytest.mark.parametrize("form", ["link", "folder", "pipe"])
+def test_what_has_a_segment_s_name_and_is_no_file_is_damage(journal: Journal, check: Any, form: str) -> None:
+    whole_run(journal)
+    path = journal.seal()
+    other = path.with_name(path.name.replace("000000000001", "000000000015"))
+    if form == "link":
+        other.symlink_to(path.with_name("none"))
+    elif form == "folder":
+        other.mkdir()
+    else:
+        os.mkfifo(other)
+    found = check()
+    assert (found.code, found.records) == (1, 14)
+    (damage,) = found.damage
+    assert damage["segment"] == str(other)
+    assert {"link": "a link to nothing", "folder": "a folder", "pipe": "a special file"}[form] in damage["what"]
+
+
+def test_names_of_files_cannot_write_to_the_terminal(journal: Journal, capsys: pytest.CaptureFixture[str]) -> None:
+    whole_run(journal)
+    path = journal.seal()
+    hostile = path.with_name("\x1b[2J\nnot complete\u202e.capnp")
+    path.rename(hostile)
+    hostile.write_bytes(hostile.read_bytes()[:-8])
+    assert verify.main([str(journal.root)]) == 1
+    said = capsys.readouterr().out
+    assert "\\x1b[2J\\nnot complete\\u202e.capnp: offset" in said
+    assert "\x1b" not in said and "\u202e" not in said
+
+
+# ---- runs and pauses -------------------------------------------------------------------------------------------
+
+
+def test_runs_their_environments_and_the_pauses_between_them_are_shown(
+    journal: Journal, check: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    journal.event("started", reason="environment kalshi-dev")
+    journal.event("stopped")
+    stopped_ns = journal.now
+    journal.now += 3_600_000_000_000
+    journal.event("started", reason="environment kalshi-prod")
+    second_ns = journal.now
+    journal.event("opened", 1)
+    journal.seal()
+    found = check()
+    assert found.runs == [
+        {"started_ns": NOON + 1000, "stopped_ns": stopped_ns, "environment": "kalshi-dev", "clean": True},
+        {"started_ns": second_ns, "stopped_ns": 0, "environment": "kalshi-prod", "clean": None},
+    ]
+    assert found.complete
+    verify.main([str(journal.root)])
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("run      kalshi-dev: started 2026-09-21T14:13:20") for line in lines)
+    assert "pause    60 min" not in lines
+    assert any(line.startswith("pause    1 h 0 min between a stop as asked and the next start") for line in lines)
+    assert any("kalshi-prod" in line and "records still, or was killed" in line for line in lines)
+
+
+def test_a_run_that_ended_without_saying_so_is_not_clean(journal: Journal, check: Any) -> None:
+    journal.event("started", reason="environment a")
+    journal.event("started", reason="environment a")
+    journal.event("stopped")
+    journal.seal()
+    assert [run["clean"] for run in check().runs] == [False, True]
 
 
 def test_redecode_agrees_with_records_that_say_what_their_frames_say(journal: Journal, check: Any) -> None:

@@ -43,6 +43,7 @@ typedef struct {
 } ssmd_walk;
 int ssmd_walk_next(ssmd_walk *walk, const uint8_t *data, uint64_t n);
 int ssmd_walk_end(ssmd_walk *walk, uint64_t n, bool sealed);
+int ssmd_walk_resync(ssmd_walk *walk, const uint8_t *data, uint64_t n, uint64_t offset, uint64_t *place);
 int ssmd_walk_scan(ssmd_walk *walk, const uint8_t *data, uint64_t n, bool sealed);
 typedef struct {
     uint64_t kinds;

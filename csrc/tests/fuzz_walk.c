@@ -165,6 +165,21 @@ static void walk_all(ssmd_walk *walk, const uint8_t *data, uint64_t n)
     }
 }
 
+/* Whatever the damage, a search ends, never goes back, and what it finds can be walked. */
+static void resync_all(const ssmd_walk *damaged, const uint8_t *data, uint64_t n)
+{
+    ssmd_walk walk = *damaged;
+    while (walk.fault != SSMD_FAULT_NONE && !walk.final) {
+        uint64_t from = walk.good.offset, place = from, records = walk.good.records;
+        if (ssmd_walk_resync(&walk, data + from, n - from, from, &place) != SSMD_OK)
+            return;
+        uint64_t found = walk.good.offset;
+        assert(found >= from && found < n && walk.good.records >= records);
+        assert(ssmd_walk_next(&walk, data + found, n - found) == SSMD_OK && walk.good.offset > found);
+        walk_all(&walk, data, n);
+    }
+}
+
 static void tally_all(const uint8_t *data, uint64_t n)
 {
     ssmd_tally *tally = ssmd_tally_open(true);
@@ -200,6 +215,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size)
         assert(pieces.fault == walk.fault && pieces.good.offset == walk.good.offset);
     }
     uint64_t whole = walk.at.offset;
+    resync_all(&walk, data, n);
     (void)ssmd_walk_end(&walk, n - whole, (form & SEALED) != 0);
 
     ssmd_view views[4];

@@ -471,6 +471,73 @@ static void a_flip_in_the_last_batch_leaves_the_first(void **state)
     guarded_close(&g);
 }
 
+/* Whatever is wrong in the second of three batches, its checkpoint included, the third is found where it begins. */
+static void after_damage_the_next_batch_that_proves_itself_is_found(void **state)
+{
+    (void)state;
+    segment s;
+    size_t first = make_segment(&s, false), second = s.size;
+    segment_trade(&s);
+    segment_checkpoint(&s, true);
+    guarded g;
+    guarded_open(&g, s.size);
+    uint8_t *at = guarded_put(&g, s.data, s.size);
+    for (size_t i = first; i < second; i++) {
+        at[i] ^= 0x5a;
+        ssmd_walk walk = {0};
+        uint64_t place = first;
+        assert_int_equal(ssmd_walk_scan(&walk, at, s.size, true), SSMD_DAMAGED);
+        assert_int_equal(ssmd_walk_resync(&walk, at + first, s.size - first, first, &place), SSMD_OK);
+        assert_int_equal(walk.good.offset, second);
+        assert_int_equal(walk.good.records, 4); /* two before, two lost */
+        assert_int_equal(ssmd_walk_scan(&walk, at + second, s.size - second, true), SSMD_OK);
+        assert_int_equal(walk.good.records, 5);
+        assert_int_equal(walk.good.last_number, 15);
+        assert_true(walk.final);
+        at[i] ^= 0x5a;
+    }
+    guarded_close(&g);
+}
+
+/* With every number of bytes the search ends at the end of them, and goes on from there. */
+static void the_search_after_damage_goes_on_when_more_bytes_come(void **state)
+{
+    (void)state;
+    segment s;
+    size_t first = make_segment(&s, false), second = s.size;
+    segment_trade(&s);
+    segment_checkpoint(&s, true);
+    s.data[first + 20] ^= 1;
+    guarded g;
+    guarded_open(&g, s.size);
+    for (size_t cut = first; cut < s.size; cut++) {
+        ssmd_walk walk = {.at.offset = first, .good.offset = first, .good.records = 2, .fault = SSMD_FAULT_CRC};
+        uint64_t place = first;
+        const uint8_t *at = guarded_put(&g, s.data + first, cut - first);
+        assert_int_equal(ssmd_walk_resync(&walk, at, cut - first, first, &place), SSMD_EMPTY);
+        assert_int_equal(walk.good.offset, first);
+        at = guarded_put(&g, s.data + first, s.size - first);
+        assert_int_equal(ssmd_walk_resync(&walk, at, s.size - first, first, &place), SSMD_OK);
+        assert_int_equal(walk.good.offset, second);
+    }
+    guarded_close(&g);
+}
+
+/* A batch elsewhere than its checkpoint says is not taken for one: it is a copy, or somebody's idea of one. */
+static void a_batch_at_another_place_than_its_own_proves_nothing(void **state)
+{
+    (void)state;
+    segment s;
+    size_t first = make_segment(&s, true);
+    memmove(s.data + first + 8, s.data + first, s.size - first);
+    memset(s.data + first, 0xff, 8);
+    ssmd_walk walk = {0};
+    uint64_t place = first;
+    assert_int_equal(ssmd_walk_scan(&walk, s.data, s.size + 8, true), SSMD_DAMAGED);
+    assert_int_equal(ssmd_walk_resync(&walk, s.data + first, s.size + 8 - first, first, &place), SSMD_EMPTY);
+    assert_int_equal(walk.good.offset, first);
+}
+
 static void a_cut_of_a_sealed_segment_is_damage(void **state)
 {
     (void)state;
@@ -620,6 +687,9 @@ int main(void)
         cmocka_unit_test(a_journal_that_was_stopped_is_clean),
         cmocka_unit_test(a_segment_read_in_two_pieces_is_the_same),
         cmocka_unit_test(a_flip_in_the_last_batch_leaves_the_first),
+        cmocka_unit_test(after_damage_the_next_batch_that_proves_itself_is_found),
+        cmocka_unit_test(the_search_after_damage_goes_on_when_more_bytes_come),
+        cmocka_unit_test(a_batch_at_another_place_than_its_own_proves_nothing),
         cmocka_unit_test(a_cut_of_a_sealed_segment_is_damage),
         cmocka_unit_test(whole_records_after_the_last_checkpoint_are_an_open_segments_tail),
         cmocka_unit_test(checkpoints_that_do_not_fit_their_place_are_refused),

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ssmd.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, SsmdError
+from ssmd.terminal import shown_lines
 
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -106,7 +107,7 @@ def _guarded(name: str, action: Callable[[], int]) -> int:
         sys.stdout.flush()
         return code
     except SsmdError as error:
-        sys.stderr.write(f"{name}: {error}\n")
+        sys.stderr.write(f"{name}: {shown_lines(str(error))}\n")
         return error.exit_code
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED

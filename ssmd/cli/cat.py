@@ -9,15 +9,16 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from ssmd.cli import options
 from ssmd.errors import EXIT_INCOMPLETE, EXIT_OK, DamageError, UsageError
 from ssmd.journal.follow import Follower
 from ssmd.journal.paths import find
 from ssmd.journal.reader import Damage, Reader, Record
-from ssmd.journal.times import parse_time
+from ssmd.journal.times import full_time, parse_time
 from ssmd.native.walk import ALL_KINDS, FIRST_NS, KIND_BITS, LAST_NS, Filter
+from ssmd.terminal import shown
 
 _NAPS_S = (0.02, 0.05, 0.1, 0.25, 0.5)
 
@@ -37,7 +38,14 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--from", dest="from_time", metavar="T", help="received at or after: ISO 8601 UTC, a date, or ns")
     p.add_argument("--to", dest="to_time", metavar="T", help="received before")
     p.add_argument("--format", choices=("json", "frame", "capnp"), default="json", help="default: json")
-    p.add_argument("--follow", action="store_true", help="go on with what is recorded from now on; ends at Ctrl-C")
+    p.add_argument(
+        "--iso", action="store_true", help="json: recv_time and exchange_time too, as ISO 8601 with nanoseconds"
+    )
+    p.add_argument(
+        "--follow",
+        action="store_true",
+        help="print what is stored, then go on with what is recorded from now on, until Ctrl-C (--from T: begin there)",
+    )
     return p
 
 
@@ -58,12 +66,29 @@ Printer = Callable[[Record], bytes]
 
 
 def _as_json(record: Record) -> bytes:
+    return _json_line(_fields(record))
+
+
+def _as_json_with_times(record: Record) -> bytes:
+    view = record.view
+    times = {
+        "recv_time": full_time(view.recv_ns),
+        "exchange_time": full_time(view.exchange_ns) if view.exchange_ns else None,
+    }
+    fields = _fields(record)
+    return _json_line({"number": fields.pop("number"), **times, **fields})
+
+
+def _fields(record: Record) -> dict[str, Any]:
+    try:
+        return record.json()
+    except DamageError as error:
+        return {"number": record.view.number, "kind": record.kind, "problem": str(error)}
+
+
+def _json_line(shown: dict[str, Any]) -> bytes:
     import ujson
 
-    try:
-        shown = record.json()
-    except DamageError as error:
-        shown = {"number": record.view.number, "kind": record.kind, "problem": str(error)}
     text: str = ujson.dumps(shown, ensure_ascii=False, escape_forward_slashes=False)
     return text.encode("utf-8", "backslashreplace") + b"\n"
 
@@ -91,10 +116,14 @@ def main(arguments: Sequence[str]) -> int:
         to_ns=parse_time(given.to_time) if given.to_time else LAST_NS,
         markets=tuple(given.market or ()),
     )
+    if given.iso and given.format != "json":
+        raise UsageError(f"--iso does nothing with --format {given.format}", hint="only JSON has fields to add")
+    printer = _as_json_with_times if given.iso else _PRINTERS[given.format]
     damage: list[Damage] = []
     records = (_followed if given.follow else _stored)(given.paths, wanted, damage)
     try:
-        _print(records, _PRINTERS[given.format], sys.stdout.buffer)
+        if not _print(records, printer, sys.stdout.buffer) and wanted != Filter():
+            print(f"ssmd cat: nothing matches {_asked(given)}", file=sys.stderr)
     except KeyboardInterrupt:
         if not given.follow:
             raise
@@ -128,11 +157,23 @@ def _followed(paths: Sequence[str], wanted: Filter, damage: list[Damage]) -> Ite
 
 def _tell(damage: list[Damage], told: int) -> int:
     for one in damage[told:]:
-        print(f"ssmd cat: damage: {one}", file=sys.stderr)
+        print(f"ssmd cat: damage: {shown(str(one))}", file=sys.stderr)
     return len(damage)
 
 
-def _print(records: Iterator[Record], printer: Printer, out: BinaryIO) -> None:
+def _print(records: Iterator[Record], printer: Printer, out: BinaryIO) -> int:
+    """Gives how many there were."""
+    count = 0
     for record in records:
         out.write(printer(record))
+        count += 1
     out.flush()
+    return count
+
+
+def _asked(given: argparse.Namespace) -> str:
+    """The filters as they were given."""
+    parts = [f"--kind {kind}" for kind in given.kind or ()] + [f"--market {name}" for name in given.market or ()]
+    parts += [f"--from {given.from_time}"] if given.from_time else []
+    parts += [f"--to {given.to_time}"] if given.to_time else []
+    return shown(" ".join(parts))

@@ -16,8 +16,10 @@ from ssmd.cli import options
 from ssmd.errors import EXIT_INCOMPLETE, EXIT_OK, EXIT_USAGE, StorageError, UsageError
 from ssmd.journal.account import accounts
 from ssmd.journal.paths import find
+from ssmd.journal.strays import strays
 from ssmd.journal.times import show_time
 from ssmd.quality import Report, judge, merge
+from ssmd.terminal import shown, shown_lines
 
 LISTED = 20  # of each kind of trouble, in the human form; --json has all
 
@@ -39,7 +41,8 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the command; gives its exit code. Raises SsmdError for what the user can mend."""
     given = parser().parse_args(arguments)
     segments = find(given.paths)
-    if not segments:
+    astray = strays(given.paths)
+    if not segments and not astray:
         raise UsageError(f"no segments under {' '.join(given.paths)}", hint="a journal's files end in .capnp")
     check = None
     if given.redecode:
@@ -47,9 +50,9 @@ def main(arguments: Sequence[str]) -> int:
 
         check = Redecoder().check
     try:
-        report = merge([judge(a) for a in accounts(segments, books=not given.no_books, check=check)])
+        report = merge([judge(a) for a in accounts(segments, astray, books=not given.no_books, check=check)])
     except StorageError as error:
-        print(f"ssmd verify: {error}", file=sys.stderr)
+        print(f"ssmd verify: {shown_lines(str(error))}", file=sys.stderr)
         return EXIT_USAGE
     if given.json:
         json.dump(report.as_json(), sys.stdout, indent=1)
@@ -69,6 +72,7 @@ class Page:
 
     def print(self, report: Report) -> None:
         self._summary(report)
+        self._runs(report.runs)
         self._connections(report.connections)
         self._list("gap", map(_gap_line, report.gaps), len(report.gaps))
         self._list("damage", (f"{d.segment}: offset {d.offset}: {d.what}" for d in report.damage), len(report.damage))
@@ -76,8 +80,9 @@ class Page:
             self._line(f"blind    {entry['channel']}: {entry['why']}, so a loss there cannot be seen")
         self._verdict(report)
 
-    def _line(self, text: str) -> None:
-        self._out.write(text + "\n")
+    def _line(self, text: str, title: str = "", colour: str = "") -> None:
+        """`title` in colour; the rest may hold the words and names of others."""
+        self._out.write((self._tint(title, colour) if colour else title) + shown(text) + "\n")
 
     def _summary(self, report: Report) -> None:
         totals = report.totals
@@ -88,7 +93,13 @@ class Page:
             self._line(f"numbers  {totals.first_number} to {totals.last_number}")
         self._line(f"kinds    {kinds or 'none'}")
         if report.unproved:
-            self._line(f"tail     {report.unproved:,} records of the open segment wait for their checkpoint's CRC")
+            self._line(
+                f"tail     {report.unproved:,} records behind the last checkpoint of the open segment are whole, but "
+                "no CRC vouches for them yet"
+            )
+            self._line(
+                "         while it records that is the last second; after a kill the next start proves or cuts them"
+            )
         if not self._books:
             self._line("books    not checked (--no-books)")
         elif totals.books:
@@ -96,6 +107,17 @@ class Page:
                 f"books    {totals.books:,} replayed, {totals.books_checked:,} snapshots compared, "
                 f"{totals.books_mismatched:,} differ"
             )
+
+    def _runs(self, runs: list[dict[str, Any]]) -> None:
+        if len(runs) > LISTED:
+            self._line(f"run      {len(runs) - LISTED} runs before these (--json lists all)")
+        before: dict[str, Any] | None = None
+        for run in runs[-LISTED:]:
+            if before is not None and before["clean"] and run["started_ns"] and before["stopped_ns"]:
+                paused = (run["started_ns"] - before["stopped_ns"]) / 1e9
+                self._line(f"pause    {_duration(paused)} between a stop as asked and the next start")
+            self._line(f"run      {_run_line(run)}")
+            before = run
 
     def _connections(self, connections: list[dict[str, Any]]) -> None:
         for connection in connections[-LISTED:]:
@@ -115,21 +137,40 @@ class Page:
             if i == LISTED:
                 self._line(f"{title:<8} and {count - LISTED} more (--json lists all)")
                 return
-            self._line(f"{self._tint(f'{title:<8}', '31')} {line}")
+            self._line(f" {line}", f"{title:<8}", "31")
 
     def _verdict(self, report: Report) -> None:
         if report.complete:
-            self._line(self._tint("complete: nothing is missing that can be known to be missing", "32"))
+            self._line("", "complete: nothing is missing that can be known to be missing", "32")
             return
         parts = []
         if report.gaps:
             parts.append(f"{len(report.gaps)} gap{'s' * (len(report.gaps) > 1)}")
         if report.damage:
             parts.append(f"{len(report.damage)} damaged or contradictory place{'s' * (len(report.damage) > 1)}")
-        self._line(self._tint(f"not complete: {' and '.join(parts)}", "31"))
+        self._line("", f"not complete: {' and '.join(parts)}", "31")
 
     def _tint(self, text: str, colour: str) -> str:
         return f"\x1b[{colour}m{text}\x1b[0m" if self._colour else text
+
+
+def _run_line(run: dict[str, Any]) -> str:
+    began = show_time(run["started_ns"]) if run["started_ns"] else "before the first record"
+    if run["clean"]:
+        end = f"stopped as asked {show_time(run['stopped_ns'])}"
+    elif run["clean"] is None:
+        end = "no end is recorded: it records still, or was killed"
+    else:
+        end = "ended without saying so"
+    return f"{run['environment'] or 'unknown environment'}: started {began}, {end}"
+
+
+def _duration(seconds: float) -> str:
+    """12.3 s, 5 min 7 s, 3 h 20 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _range(entry: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ segments are recomputed in the same pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from ssmd.journal import manifest
 from ssmd.journal.facts import fact_of
 from ssmd.journal.paths import Segment
 from ssmd.journal.reader import Batch, Reader
+from ssmd.journal.strays import Stray
 from ssmd.native.tally import Tally
 from ssmd.quality import Account, DamageFact, EventFact, GapFact, SubscribedFact
 
@@ -22,12 +23,18 @@ from ssmd.quality import Account, DamageFact, EventFact, GapFact, SubscribedFact
 Check = Callable[[Segment, Batch], list[DamageFact]]
 
 
-def accounts(segments: Iterable[Segment], *, books: bool = True, check: Check | None = None) -> list[Account]:
-    """One account for each journal that the segments belong to."""
-    return [
-        account(str(journal), list(members), books=books, check=check)
+def accounts(
+    segments: Iterable[Segment], strays: Sequence[Stray] = (), *, books: bool = True, check: Check | None = None
+) -> list[Account]:
+    """One account for each journal that the segments and the strays belong to."""
+    found = {
+        str(journal): account(str(journal), list(members), books=books, check=check)
         for journal, members in groupby(segments, key=lambda segment: segment.journal)
-    ]
+    }
+    for stray in strays:
+        facts = found.setdefault(str(stray.journal), Account(journal=str(stray.journal)))
+        facts.damage.append(DamageFact(str(stray.path), 0, stray.what))
+    return list(found.values())
 
 
 def account(journal: str, segments: list[Segment], *, books: bool = True, check: Check | None = None) -> Account:
@@ -56,7 +63,9 @@ def _add_segment(facts: Account, tally: Tally, segment: Segment, check: Check | 
         if check is not None:
             facts.damage += check(segment, batch)
     facts.findings += tally.findings(str(segment.path), len(facts.findings))
-    facts.damage += [DamageFact(str(d.segment), d.offset, d.what) for d in reader.damage]
+    facts.damage += [
+        DamageFact(str(d.segment), d.offset, d.what, d.lost_from, d.lost_to, d.lost_records) for d in reader.damage
+    ]
     if builder is not None and stored is not None and not reader.damage:
         path = manifest.path_of(segment)
         facts.damage += [DamageFact(str(path), 0, what) for what in manifest.differences(stored, builder.manifest())]

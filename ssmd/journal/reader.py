@@ -3,7 +3,8 @@
 For: programs that read what is stored (cat, verify, export ...). Not for: waiting for more (`follow`), mending
 (`recover`). Invariant: a record of a sealed segment is given out only after the checkpoint behind it has proved its
 batch; of an open segment also the whole, valid records behind the last checkpoint, its normal tail. Damage never
-raises: it is listed in `damage`, the rest of that segment is left out, and the next segment is read.
+raises: it is listed in `damage`, what it spoils is left out, and reading goes on at the next batch of the segment that
+a checkpoint proves, or with the next segment.
 """
 
 from __future__ import annotations
@@ -45,18 +46,32 @@ KIND_NAMES = (
 _BOOK = 3
 _SKIP_MARGIN_NS = 60 * 1_000_000_000  # wall clocks step: no segment is skipped by time closer than this
 _HALF_WRITTEN_S = 0.05  # one write of the flusher is on its way for less than this
+_SEARCH_BYTES = (
+    64 * 1024 * 1024
+)  # most that is held while a batch is looked for that proves itself; batches are smaller
 
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """Stored bytes that do not check out: nothing from `offset` on was given out."""
+    """Stored bytes that do not check out. Offsets are the segment's, of a compressed one those before compression."""
 
     segment: Path
-    offset: int  # in the segment (of a compressed one: in its bytes before compression)
+    offset: int  # where it is wrong
     what: str
+    lost_from: int | None = None  # what was left out, where that is known
+    lost_to: int | None = None
+    lost_records: int | None = None
 
     def __str__(self) -> str:
         return f"{self.segment}: offset {self.offset}: {self.what}"
+
+
+def lost(from_offset: int, to_offset: int, records: int | None = None) -> str:
+    """What was left out, in words."""
+    text = f"bytes {from_offset} to {to_offset} ({to_offset - from_offset}) are left out"
+    if records is not None:
+        text += f", {records} record{'' if records == 1 else 's'} in them"
+    return text
 
 
 class Batch(NamedTuple):
@@ -140,15 +155,20 @@ def kind_name(view: View) -> str:
 class SegmentReader:
     """Batches of one segment. `poll` until None, then `finish` once; or, on a growing file, `poll` again later.
 
+    `resync`: after damage go on at the next batch that proves itself, with what was left out in `losses`; `damage` is
+    what ends the reading, as without it. `poll` again after a proved batch from `finish`.
+
     `groups`: each batch is what stands between two checkpoints, the second one included, and of a file that is still
     open only what is on the disk for good, so that no power cut takes back what was given.
     """
 
-    def __init__(self, segment: Segment, *, live: bool = False, groups: bool = False) -> None:
+    def __init__(self, segment: Segment, *, live: bool = False, groups: bool = False, resync: bool = False) -> None:
         self.source = SegmentSource(segment)
         self.segment = self.source.segment
         self.walk = Walk()
         self.damage: Damage | None = None
+        self.losses: list[Damage] = []
+        self._resync = resync
         self._live = live and not groups
         self._groups = groups
         self._synced = 0  # offset up to which an open file is known to be on the disk
@@ -162,10 +182,11 @@ class SegmentReader:
     def poll(self) -> Batch | None:
         """The next batch, None when there is none now. A live reader is also given the unproved tail."""
         while self.damage is None:
+            losses = len(self.losses)
             batch = self._proved()
             if batch is not None:
                 return batch
-            if self.damage is not None or not self._more():
+            if len(self.losses) == losses and (self.damage is not None or not self._more()):
                 break
         return self._give(self.walk.offset, proved=False) if self._live and self.damage is None else None
 
@@ -174,11 +195,14 @@ class SegmentReader:
         if self.damage is not None:
             return None
         sealed = self.segment.sealed if sealed is None else sealed
-        left = self.left
-        tail = None if sealed or self._groups else self._give(self.walk.offset, proved=False, keep=True)
+        left, whole = self.left, self.walk.offset
         if self.walk.end(left, sealed) == DAMAGED:
             self._fault(left)
-        return tail
+            if self.damage is None:  # there is more behind it
+                return self.poll()
+        if sealed or self._groups or self._given != self.walk.good_offset:
+            return None
+        return self._give(whole, proved=False, keep=True)
 
     @property
     def left(self) -> int:
@@ -236,10 +260,45 @@ class SegmentReader:
         return batch
 
     def _fault(self, left: int) -> None:
-        self._damaged(self.walk.fault_offset, describe(self.walk, left, self.segment.sealed))
+        offset, what = self.walk.fault_offset, describe(self.walk, left, self.segment.sealed)
+        if self._resync and not self.walk.final and self._search(offset, what):
+            return
+        self._damaged(offset, what)
 
     def _damaged(self, offset: int, what: str) -> None:
-        self.damage = Damage(self.segment.path, offset, what)
+        if self.damage is None:
+            self.damage = Damage(self.segment.path, offset, what)
+
+    def _search(self, offset: int, what: str) -> bool:
+        """After damage: on to the first batch that proves itself. False: none is there."""
+        before = self.walk.good
+        place = before.offset
+        while (at := self.walk.resync(self._data, self._start, self._given, place)) is not None:
+            place = at
+            if not self._more():
+                self.damage = self._rest_lost(offset, what)
+                return False
+            self._skip(max(0, len(self._data) - self._start - _SEARCH_BYTES))
+        after = self.walk.good
+        self._skip(after.offset - self._given)
+        records = after.records - before.records
+        what = f"{what}; {lost(before.offset, after.offset, records)}"
+        self.losses.append(Damage(self.segment.path, offset, what, before.offset, after.offset, records))
+        return True
+
+    def _rest_lost(self, offset: int, what: str) -> Damage:
+        """Nothing after the last good checkpoint is believed, but the whole records of an open segment's tail."""
+        tail = self.walk.fault == FAULT_INCOMPLETE and not self.segment.sealed
+        start, end = offset if tail else self.walk.good_offset, self._given + len(self._data) - self._start
+        if tail or end == start:
+            return Damage(self.segment.path, offset, what)
+        return Damage(
+            self.segment.path, offset, f"{what}; {lost(start, end)}: nothing behind it proves itself", start, end
+        )
+
+    def _skip(self, n: int) -> None:
+        self._start += n
+        self._given += n
 
 
 def describe(walk: Walk, left: int, sealed: bool) -> str:
@@ -274,11 +333,16 @@ class Reader:
 
     def batches(self, segment: Segment) -> Iterator[Batch]:
         """The batches of one segment; its damage is in `damage` after the last."""
-        reader = SegmentReader(segment)
+        reader = SegmentReader(segment, resync=True)
+        told = 0
         try:
-            yield from _all_batches(reader)
+            for batch in _all_batches(reader):
+                self.damage += reader.losses[told:]
+                told = len(reader.losses)
+                yield batch
         finally:
             reader.close()
+        self.damage += reader.losses[told:]
         if reader.damage is not None:
             self.damage.append(reader.damage)
 
@@ -291,9 +355,12 @@ def _all_batches(reader: SegmentReader) -> Iterator[Batch]:
         time.sleep(_HALF_WRITTEN_S)
         while (batch := reader.poll()) is not None:
             yield batch
-    tail = reader.finish()
-    if tail is not None:
-        yield tail
+    while (batch := reader.finish()) is not None:
+        yield batch
+        if not batch.proved:  # the tail
+            return
+        while (batch := reader.poll()) is not None:
+            yield batch
 
 
 def records_of(segment: Segment, batch: Batch, views: ViewReader) -> Iterator[Record]:

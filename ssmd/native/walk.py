@@ -116,10 +116,11 @@ def crc32c(data: Buffer, crc: int = 0) -> int:
 class Walk:
     """A walk through one segment, batch by batch (`struct ssmd_walk`)."""
 
-    __slots__ = ("_walk",)
+    __slots__ = ("_place", "_walk")
 
     def __init__(self) -> None:
         self._walk = ffi.new("ssmd_walk *")
+        self._place = ffi.new("uint64_t *")
 
     def next(self, data: Buffer, start: int) -> int:
         """Goes on over data[start:], the bytes after `at.offset`, to the next checkpoint: OK, EMPTY or DAMAGED."""
@@ -129,6 +130,17 @@ class Walk:
     def end(self, left: int, sealed: bool) -> int:
         """The segment ends `left` bytes after `at.offset`: OK or DAMAGED."""
         return int(lib.ssmd_walk_end(self._walk, left, sealed))
+
+    def resync(self, data: Buffer, start: int, offset: int, place: int) -> int | None:
+        """After damage: looks in data[start:], the bytes from `offset` on, for the first batch that proves itself.
+
+        None: found, and the walk goes on at its beginning (`good_offset`). Else the place from which to look when more
+        bytes are there; at first it is `good_offset`.
+        """
+        self._place[0] = place
+        with ffi.from_buffer("uint8_t[]", data) as pointer:
+            status = lib.ssmd_walk_resync(self._walk, pointer + start, len(data) - start, offset, self._place)
+        return None if status == 0 else int(self._place[0])
 
     def rewind(self) -> None:
         """Back to the last good checkpoint, any fault forgotten."""
