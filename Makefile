@@ -61,6 +61,11 @@ test: all $(VENV)/.test
 	@scripts/install-test-tools.sh test
 	$(PY) -m pytest -m "not slow and not wheel" $(PYTEST_ARGS)
 
+# What scripts/run-loopback.sh needs beside ssmd itself: libraries, and servers to start.
+.PHONY: loopback-tools
+loopback-tools: all $(VENV)/.test
+	@scripts/install-test-tools.sh servers
+
 test-c:
 	$(MAKE) -s -C csrc/tests check
 

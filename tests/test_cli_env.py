@@ -205,7 +205,7 @@ def test_env_list_names_the_environments_and_their_exchange() -> None:
     told = ssmd("env", "list")
     assert told.returncode == 0
     names = [line.split()[0] for line in told.stdout.splitlines()]
-    assert names == ["kalshi-dev", "kalshi-local", "kalshi-prod"]
+    assert names == ["kalshi-dev", "kalshi-local", "kalshi-loopback", "kalshi-prod"]
     assert "external-api-ws.kalshi.com" in told.stdout
 
 

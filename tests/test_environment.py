@@ -543,7 +543,7 @@ def test_an_environment_without_the_key_says_so() -> None:
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(UsageError) as caught:
         host.load("kalshi-lokal")
-    assert "kalshi-dev, kalshi-local, kalshi-prod" in str(caught.value)
+    assert "kalshi-dev, kalshi-local, kalshi-loopback, kalshi-prod" in str(caught.value)
 
 
 def test_the_folder_environments_where_we_stand_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,7 @@ LAYERS: dict[int, tuple[str, ...]] = {
         "ssmd.flusher",
         "ssmd.archiver",
         "ssmd.auditor",
+        "ssmd.against",
         "ssmd.publisher",
         "ssmd.lastvalues",
         "ssmd.tail",

@@ -10,16 +10,19 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from ssmd.cli import options
 from ssmd.errors import EXIT_INCOMPLETE, EXIT_OK, EXIT_USAGE, StorageError, UsageError
 from ssmd.journal.account import accounts
-from ssmd.journal.paths import find
+from ssmd.journal.paths import Segment, find
 from ssmd.journal.strays import strays
 from ssmd.journal.times import show_time
 from ssmd.quality import Report, judge, merge
 from ssmd.terminal import shown, shown_lines
+
+if TYPE_CHECKING:
+    from ssmd.cli.against import Comparison
 
 LISTED = 20  # of each kind of trouble, in the human form; --json has all
 
@@ -33,6 +36,14 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--no-books", action="store_true", help="do not replay order books")
     p.add_argument(
         "--redecode", action="store_true", help="also decode every frame again and compare it with its record (slow)"
+    )
+    p.add_argument(
+        "--against",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="also compare with what was published or uploaded: nats://HOST:PORT/STREAM?prefix=md, s3://BUCKET/PREFIX, "
+        "file:///FOLDER; may be given several times",
     )
     return p
 
@@ -54,12 +65,23 @@ def main(arguments: Sequence[str]) -> int:
     except StorageError as error:
         print(f"ssmd verify: {shown_lines(str(error))}", file=sys.stderr)
         return EXIT_USAGE
+    comparisons = _compared(segments, given.against)
     if given.json:
-        json.dump(report.as_json(), sys.stdout, indent=1)
+        against = {"against": [comparison.as_json() for comparison in comparisons]} if given.against else {}
+        json.dump(report.as_json() | against, sys.stdout, indent=1)
         print()
     else:
-        Page(sys.stdout, books=not given.no_books).print(report)
-    return EXIT_OK if report.complete else EXIT_INCOMPLETE
+        Page(sys.stdout, books=not given.no_books).print(report, comparisons)
+    complete = report.complete and all(comparison.complete for comparison in comparisons)
+    return EXIT_OK if complete else EXIT_INCOMPLETE
+
+
+def _compared(segments: list[Segment], urls: Sequence[str]) -> list[Comparison]:
+    if not urls:
+        return []
+    from ssmd.cli.against import compare_all
+
+    return compare_all(segments, urls)
 
 
 class Page:
@@ -70,7 +92,7 @@ class Page:
         self._books = books
         self._colour = out.isatty() and "NO_COLOR" not in os.environ
 
-    def print(self, report: Report) -> None:
+    def print(self, report: Report, comparisons: Sequence[Comparison] = ()) -> None:
         self._summary(report)
         self._runs(report.runs)
         self._connections(report.connections)
@@ -78,7 +100,17 @@ class Page:
         self._list("damage", (f"{d.segment}: offset {d.offset}: {d.what}" for d in report.damage), len(report.damage))
         for entry in report.blind:
             self._line(f"blind    {entry['channel']}: {entry['why']}, so a loss there cannot be seen")
+        self._against(comparisons)
         self._verdict(report)
+
+    def _against(self, comparisons: Sequence[Comparison]) -> None:
+        for comparison in comparisons:
+            from ssmd.cli.against import lines
+
+            for line in lines(comparison):
+                self._line(line)
+            if not comparison.complete:
+                self._line("", f"not the same everywhere: journal {comparison.journal.identity}", "31")
 
     def _line(self, text: str, title: str = "", colour: str = "") -> None:
         """`title` in colour; the rest may hold the words and names of others."""

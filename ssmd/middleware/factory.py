@@ -20,16 +20,20 @@ Without such a key the library's own sources count (AWS_ACCESS_KEY_ID and so on)
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, cast
 
+from ssmd import environment as env
 from ssmd.environment import Environment
 from ssmd.errors import UsageError
 from ssmd.journal.paths import feed_root
 from ssmd.middleware.interfaces import Cache, Journal, Storage, Transport
 
-ONE_VALUE: Final = {"nats": "token", "redis": "password"}  # what a key with `source` instead of `fields` is
+Credentials = dict[str, str]  # field of a key -> secret
+
 LIBRARIES: Final = {"nats": "nats-py", "obstore": "obstore", "redis": "redis"}  # module -> what pip calls it
+ONE_VALUE: Final = {"nats": "token", "redis": "password"}  # what a key with `source` instead of `fields` is
 
 
 class MiddlewareFactory:
@@ -45,50 +49,18 @@ class MiddlewareFactory:
 
     def transport(self) -> Transport:
         """The bus. UsageError when its library is not installed or a secret of it is not set."""
-        section = self._environment.transport
-        if section.type == "nats":
-            made = _implementation("ssmd.middleware.nats", "NatsTransport", "nats")
-            return cast(
-                Transport,
-                made(
-                    section.url,
-                    stream=section.stream,
-                    prefix=section.subject_prefix,
-                    stream_max_bytes=section.stream_max_bytes,
-                    stream_max_age_s=section.stream_max_age_hours * 3600.0,
-                    **self._credentials("nats"),
-                ),
-            )
-        return cast(Transport, _implementation("ssmd.middleware.memory", "MemoryTransport")())
+        return transport(self._environment.transport, self._credentials("nats"))
 
     def storage(self) -> Storage | None:
         """Where sealed segments are uploaded to: the bucket, or the folder `storage.archive`. None: they stay local."""
         section = self._environment.storage
-        if section.type == "s3":
-            made = _implementation("ssmd.middleware.objectstore", "ObjectStorage", "s3")
-            return cast(
-                Storage,
-                made(
-                    bucket=section.bucket,
-                    region=section.region,
-                    endpoint=section.endpoint,
-                    prefix=section.prefix,
-                    **self._credentials("s3"),
-                ),
-            )
-        if section.type == "memory":
-            return cast(Storage, _implementation("ssmd.middleware.memory", "MemoryStorage")())
-        if section.archive is not None:
-            return cast(Storage, _implementation("ssmd.middleware.files", "FileStorage")(section.archive))
-        return None
+        if section.type == "local" and section.archive is None:
+            return None
+        return storage(section, self._credentials("s3"))
 
     def cache(self) -> Cache:
         """Short-lived values. The memory one is this process's own."""
-        section = self._environment.cache
-        if section.type == "redis":
-            made = _implementation("ssmd.middleware.redis", "RedisCache", "redis")
-            return cast(Cache, made(section.url, **self._credentials("redis")))
-        return cast(Cache, _implementation("ssmd.middleware.memory", "MemoryCache")(max_size=section.max_size))
+        return cache(self._environment.cache, self._credentials("redis"))
 
     def journal(self) -> Journal:
         """What was recorded, to read: segment files of this machine, or the stream that the publisher fills."""
@@ -96,16 +68,13 @@ class MiddlewareFactory:
         if environment.journal.type == "nats":
             section = environment.transport
             made = _implementation("ssmd.middleware.nats", "NatsJournal", "nats")
-            return cast(
-                Journal,
-                made(section.url, stream=section.stream, prefix=section.subject_prefix, **self._credentials("nats")),
-            )
+            return cast(Journal, made(section.url, stream=section.stream, prefix=section.subject_prefix))
         if environment.journal.type == "memory":
             return cast(Journal, _implementation("ssmd.middleware.memory", "MemoryJournal")())
         root = feed_root(environment.storage.path, environment.feed)
         return cast(Journal, _implementation("ssmd.middleware.segments", "SegmentJournal")(root))
 
-    def _credentials(self, name: str) -> dict[str, str]:
+    def _credentials(self, name: str) -> Credentials:
         """Field -> secret of `keys.NAME`; {} where the environment has no such key."""
         key = self._environment.keys.get(name)
         found = {}
@@ -118,13 +87,77 @@ class MiddlewareFactory:
         return found
 
 
-def _implementation(module: str, name: str, extra: str | None = None) -> Callable[..., Any]:
-    """A class by its module, imported now. UsageError with the pip command where its library is not installed."""
-    try:
+# ---- by section, for programs that have no whole environment ---------------------------------------------------------
+
+
+def transport(section: env.Transport, credentials: Credentials) -> Transport:
+    """The bus of one section."""
+    if section.type != "nats":
+        from ssmd.middleware.memory import MemoryTransport
+
+        return MemoryTransport()
+    with _needs("nats"):
+        from ssmd.middleware.nats import NatsTransport
+    return NatsTransport(
+        str(section.url),
+        stream=section.stream,
+        user=credentials.get("user"),
+        password=credentials.get("password"),
+        token=credentials.get("token"),
+        prefix=section.subject_prefix,
+        creds=credentials.get("creds"),
+        stream_max_bytes=section.stream_max_bytes,
+        stream_max_age_s=section.stream_max_age_hours * 3600.0,
+    )
+
+
+def storage(section: env.Storage, credentials: Credentials) -> Storage:
+    """The bucket of a section, or the folder `archive`."""
+    if section.type == "s3":
+        with _needs("s3"):
+            from ssmd.middleware.objectstore import ObjectStorage
+        return ObjectStorage(
+            str(section.bucket),
+            region=section.region,
+            endpoint=section.endpoint,
+            access_key_id=credentials.get("access_key_id"),
+            secret_access_key=credentials.get("secret_access_key"),
+            session_token=credentials.get("session_token"),
+            prefix=section.prefix,
+        )
+    if section.archive is not None:
+        from ssmd.middleware.files import FileStorage
+
+        return FileStorage(section.archive)
+    from ssmd.middleware.memory import MemoryStorage
+
+    return MemoryStorage()
+
+
+def cache(section: env.Cache, credentials: Credentials) -> Cache:
+    """The cache of one section."""
+    if section.type != "redis":
+        from ssmd.middleware.memory import MemoryCache
+
+        return MemoryCache(max_size=section.max_size)
+    with _needs("redis"):
+        from ssmd.middleware.redis import RedisCache
+    return RedisCache(str(section.url), user=credentials.get("user"), password=credentials.get("password"))
+
+
+def _implementation(module: str, name: str, extra: str = "") -> Callable[..., Any]:
+    with _needs(extra):
         return cast(Callable[..., Any], getattr(importlib.import_module(module), name))
+
+
+@contextmanager
+def _needs(extra: str) -> Iterator[None]:
+    """Around the import of an implementation: UsageError with the pip command where its library is not installed."""
+    try:
+        yield
     except ModuleNotFoundError as error:
         library = (error.name or "").partition(".")[0]
-        if extra is None or library not in LIBRARIES:
+        if library not in LIBRARIES:
             raise
         raise UsageError(
             f"the library {LIBRARIES[library]} is not installed, and this environment needs it",

@@ -1,0 +1,247 @@
+"""`ssmd verify --against URL`: finds what a URL names, has `ssmd.against` compare it, and prints what came of it.
+
+    nats://host:port/STREAM?prefix=md               what a publisher put into a stream (tls:// likewise)
+    s3://bucket/prefix?region=R&endpoint=URL        what an archiver put into a bucket
+    file:///folder?prefix=a                         the same in a folder
+
+Credentials never stand in a URL (other users of the machine see it): NATS_USER and NATS_PASSWORD, or NATS_TOKEN, or
+NATS_CREDS (a file); AWS_ACCESS_KEY_ID and the other variables of AWS, AWS_ENDPOINT_URL among them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from ssmd.against import BATCHES, CHECKPOINT, RECORDS, Objects, Outcome, Source, Stream, compare
+from ssmd.errors import UsageError
+from ssmd.journal.identity import identity
+from ssmd.journal.paths import Segment, State
+from ssmd.journal.pieces import Found, records_in
+from ssmd.journal.reader import Reader
+
+FORMS = {"records": (RECORDS,), "batches": (BATCHES,), "both": (RECORDS, BATCHES)}
+EXAMPLES = "such as nats://127.0.0.1:4222/SSMD, s3://bucket/prefix or file:///folder"
+CURSOR = "publisher.cursor"  # of a journal's publisher, beside the journal
+
+
+@dataclass(frozen=True, slots=True)
+class LocalJournal:
+    """One journal of this machine, by its segments."""
+
+    root: Path
+    identity: str
+    segments: Sequence[Segment]
+
+    @property
+    def live(self) -> bool:
+        """It is being written, or was when its recorder died: what is not everywhere yet may still come."""
+        return any(segment.state == State.OPEN for segment in self.segments)
+
+    @property
+    def first(self) -> int:
+        return next((number for number, _, _ in self.records()), 1)
+
+    def records(self) -> Iterator[Found]:
+        """Its numbered records that are proved."""
+        for segment in self.segments:
+            for batch in Reader([segment]).batches(segment):
+                if batch.proved:
+                    yield from _numbered(records_in(batch.data[batch.start : batch.stop]))
+
+
+def _numbered(records: Iterable[Found]) -> Iterator[Found]:
+    return (found for found in records if found[1] != CHECKPOINT)
+
+
+def local_journals(segments: Iterable[Segment]) -> list[LocalJournal]:
+    """The journals that segments belong to. UsageError for one that has no identity: nothing of it was published."""
+    return [
+        LocalJournal(root, identity(root), list(members))
+        for root, members in groupby(segments, key=lambda s: s.journal)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What came of one journal."""
+
+    journal: LocalJournal
+    outcomes: Sequence[Outcome]
+
+    @property
+    def complete(self) -> bool:
+        """All is there, but what may be on its way while the journal is being written."""
+        return all(outcome.equal and (self.journal.live or not outcome.behind) for outcome in self.outcomes)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "journal": self.journal.identity,
+            "complete": self.complete,
+            "targets": [outcome.as_json() for outcome in self.outcomes],
+        }
+
+
+def compare_all(segments: Iterable[Segment], urls: Sequence[str]) -> list[Comparison]:
+    """Compares every journal with everything that the URLs name."""
+    places = [Place(url) for url in urls]  # all judged before anything is asked
+    comparisons = []
+    for journal in local_journals(segments):
+        with ExitStack() as opened:
+            sources = [place.open(journal, opened) for place in places]
+            comparisons.append(Comparison(journal, compare(journal.records, sources, first=journal.first)))
+    return comparisons
+
+
+# ---- what a URL names ------------------------------------------------------------------------------------------------
+
+
+class Place:
+    """One URL, judged. UsageError says what is wrong with it, and never repeats a password."""
+
+    def __init__(self, url: str) -> None:
+        try:
+            self._parts = urlsplit(url)
+            self._options = dict(
+                parse_qsl(self._parts.query, keep_blank_values=True, strict_parsing=bool(self._parts.query))
+            )
+            _ = self._parts.port
+        except ValueError:
+            raise UsageError("--against: this is no URL", hint=EXAMPLES) from None
+        if self._parts.username is not None or self._parts.password is not None:
+            raise UsageError(
+                "--against: a URL must hold no user name or password: others see the command line",
+                hint="set NATS_USER and NATS_PASSWORD, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+            )
+        opener = OPENERS.get(self._parts.scheme)
+        if opener is None:
+            raise UsageError(f"--against {url}: I do not know what this is", hint=EXAMPLES)
+        self._opener, allowed = opener
+        for name in self._options:
+            if name not in allowed:
+                raise UsageError(f"--against {url}: unknown option {name}", hint=f"known: {', '.join(allowed)}")
+        self.name = url.partition("?")[0]
+
+    def open(self, journal: LocalJournal, opened: ExitStack) -> Source:
+        """The source; what it needs is closed with `opened`."""
+        return self._opener(self.name, self._parts, self._options, journal, opened)
+
+
+def _open_stream(
+    name: str, parts: SplitResult, options: Mapping[str, str], journal: LocalJournal, opened: ExitStack
+) -> Source:
+    from ssmd import environment as env
+    from ssmd import host
+    from ssmd.middleware import factory
+
+    stream = unquote(parts.path).strip("/") or "SSMD"
+    prefix = options.get("prefix", "md")
+    section = env.Transport(type="nats", url=f"{parts.scheme}://{parts.netloc}", stream=stream, subject_prefix=prefix)
+    variables = {"user": "NATS_USER", "password": "NATS_PASSWORD", "token": "NATS_TOKEN", "creds": "NATS_CREDS"}
+    credentials = {field: os.environ[name] for field, name in variables.items() if os.environ.get(name)}
+    if "creds" in credentials:
+        credentials["creds"] = host.secret("file:" + credentials["creds"]) or ""
+    bus = factory.transport(section, credentials)
+    opened.callback(bus.close)
+    bus.check()
+    cursor = _cursor(journal.root, stream, prefix)
+    forms = FORMS.get(options.get("publish") or str(cursor.get("publish", "")), ())
+    limit = cursor.get("number")
+    return Stream(name, bus, prefix=prefix, journal=journal.identity, limit=limit, forms=forms)
+
+
+def _cursor(root: Path, stream: str, prefix: str) -> dict[str, Any]:
+    """What the journal's publisher says it has published to this stream, {} where it says nothing."""
+    try:
+        said = json.loads((root / CURSOR).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    ours = isinstance(said, dict) and (said.get("stream"), said.get("prefix")) == (stream, prefix)
+    return said if ours else {}
+
+
+def _open_bucket(
+    name: str, parts: SplitResult, options: Mapping[str, str], journal: LocalJournal, opened: ExitStack
+) -> Source:
+    from ssmd import environment as env
+    from ssmd.middleware import factory
+
+    section = env.Storage(
+        type="s3",
+        bucket=parts.netloc,
+        region=options.get("region"),
+        endpoint=options.get("endpoint"),
+        prefix=unquote(parts.path).strip("/"),
+    )
+    storage = factory.storage(section, {})
+    opened.callback(storage.close)
+    storage.check(writable=False)
+    return Objects(name, storage, prefix=section.prefix, feed=journal.root.name, journal=journal.identity)
+
+
+def _open_folder(
+    name: str, parts: SplitResult, options: Mapping[str, str], journal: LocalJournal, opened: ExitStack
+) -> Source:
+    from ssmd import environment as env
+    from ssmd.middleware import factory
+
+    folder = Path(unquote(parts.path))
+    if parts.netloc or not folder.is_absolute():
+        raise UsageError(f"--against {name}: write file:// and an absolute path, file:///folder")
+    if not folder.is_dir():
+        raise UsageError(f"--against {name}: there is no such folder")
+    storage = factory.storage(env.Storage(archive=folder), {})
+    opened.callback(storage.close)
+    return Objects(name, storage, prefix=options.get("prefix", ""), feed=journal.root.name, journal=journal.identity)
+
+
+Opener = Callable[[str, SplitResult, Mapping[str, str], LocalJournal, ExitStack], Source]
+OPENERS: dict[str, tuple[Opener, tuple[str, ...]]] = {
+    "nats": (_open_stream, ("prefix", "publish")),
+    "tls": (_open_stream, ("prefix", "publish")),
+    "s3": (_open_bucket, ("region", "endpoint")),
+    "file": (_open_folder, ("prefix",)),
+}
+
+
+# ---- in words --------------------------------------------------------------------------------------------------------
+
+
+def lines(comparison: Comparison) -> Iterator[str]:
+    """What came of a comparison, for people."""
+    for outcome in comparison.outcomes:
+        yield f"against  {outcome.target}{f' ({outcome.form})' if outcome.form else ''}: {_sentence(outcome)}"
+        for kind, ranges in outcome.ranges.items():
+            numbers = ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in ranges)
+            yield f"  {kind}: {numbers}{' and more' if _named(ranges) < getattr(outcome, kind) else ''}"
+        for fault in outcome.faults:
+            yield f"  {fault}"
+        if outcome.behind and not comparison.journal.live:
+            yield "  nobody records here now: let them finish, python -m ssmd.publisher -e ENV --once, or ssmd.archiver"
+
+
+def _named(ranges: Sequence[Sequence[int]]) -> int:
+    return sum(last - first + 1 for first, last in ranges)
+
+
+def _sentence(outcome: Outcome) -> str:
+    parts = [f"{outcome.records:,} records are the same, once each"]
+    for count, words in (
+        (outcome.missing, "are missing"),
+        (outcome.doubled, "copies too many"),
+        (outcome.different, "differ"),
+        (outcome.extra, "are not in the journal"),
+        (outcome.behind, "are not there yet"),
+        (outcome.dropped, "were removed by the stream's own limits"),
+        (outcome.older, "are only there: the local copies were removed"),
+    ):
+        if count:
+            parts.append(f"{count:,} {words}")
+    return ", ".join(parts) + (" (counted only: too much differs to name it)" if outcome.counted_only else "")

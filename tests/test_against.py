@@ -1,0 +1,230 @@
+"""A journal against copies of it: what is missing, doubled, different, extra, behind, dropped, or only there.
+
+The expected values are counted by hand; copies are made by taking the journal's own records apart.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+import zstandard
+
+from ssmd.against import BLOCK, LISTED, NAMED_BLOCKS, Outcome, Piece, compare
+from ssmd.journal.pieces import Found, decompressed, records_in, records_of
+
+TRADE, TICKER, GAP = 1, 2, 7
+
+
+def record(number: int, text: str = "", kind: int = TRADE) -> bytes:
+    """A record with its number and kind in the places of csrc/ssmd.h, and whatever behind them."""
+    body = text.encode().ljust(-(-max(len(text), 8) // 8) * 8, b"\0")
+    rest = struct.pack("<8xQ48xQ", number, kind) + body
+    return struct.pack("<II", 0, len(rest) // 8) + rest
+
+
+def found(numbers: Iterable[int], text: str = "as recorded") -> list[Found]:
+    return [(number, TRADE, record(number, text)) for number in numbers]
+
+
+@dataclass
+class Copy:
+    """A target that holds what the test put there."""
+
+    pieces: list[Piece]
+    limit: int | None = None
+    forms: Sequence[str] = ("",)
+    keeps_older: bool = False
+    dropping: bool = False
+    faults: list[str] = field(default_factory=list)
+    name: str = "copy"
+
+    def read(self) -> Iterator[Piece]:
+        yield from self.pieces
+
+
+def copy_of(records: Iterable[Found], **more: object) -> Copy:
+    return Copy([("", *one) for one in records], **more)  # type: ignore[arg-type]
+
+
+def outcome_of(journal: Sequence[Found], target: Copy, *others: Copy, first: int = 1) -> Outcome:
+    return compare(lambda: journal, [target, *others], first=first)[0]
+
+
+def counts(outcome: Outcome) -> dict[str, int]:
+    """The counts that are not zero."""
+    names = ("records", "behind", "dropped", "older", "missing", "doubled", "different", "extra")
+    return {name: getattr(outcome, name) for name in names if getattr(outcome, name)}
+
+
+N = 2 * BLOCK + 100
+ALL = range(1, N + 1)
+
+
+def test_an_equal_copy_is_equal_whatever_its_order() -> None:
+    outcome = outcome_of(found(ALL), copy_of(reversed(found(ALL))))
+    assert counts(outcome) == {"records": N}
+    assert outcome.equal
+
+
+def test_what_lies_above_the_highest_number_is_behind_and_no_difference() -> None:
+    outcome = outcome_of(found(ALL), copy_of(found(range(1, 51))))
+    assert counts(outcome) == {"records": 50, "behind": N - 50}
+    assert outcome.equal
+
+
+def test_what_lies_above_the_publishers_cursor_is_not_judged() -> None:
+    """The highest number of a copy proves nothing about those below it while batches are on their way."""
+    outcome = outcome_of(found(ALL), copy_of([*found(range(1, 51)), *found([60, 61])], limit=50))
+    assert counts(outcome) == {"records": 50, "behind": N - 50}
+
+
+def test_what_is_missing_below_the_cursor_is_missing_even_at_the_end() -> None:
+    outcome = outcome_of(found(ALL), copy_of(found(range(1, N)), limit=N))
+    assert counts(outcome) == {"records": N - 1, "missing": 1}
+    assert outcome.ranges == {"missing": [[N, N]]}
+
+
+def test_missing_doubled_different_and_extra_are_named() -> None:
+    there = [one for one in found(ALL) if one[0] not in (5, 6, 7, 5000)]
+    there += found([9]) + found([N + 3])
+    there = [(n, kind, record(n, "other bytes") if n == 4097 else raw) for n, kind, raw in there]
+    outcome = outcome_of(found(ALL), copy_of(there))
+    assert counts(outcome) == {"records": N - 5, "missing": 4, "doubled": 1, "different": 1, "extra": 1}
+    assert outcome.ranges == {
+        "missing": [[5, 7], [5000, 5000]],
+        "doubled": [[9, 9]],
+        "different": [[4097, 4097]],
+        "extra": [[N + 3, N + 3]],
+    }
+    assert not outcome.equal
+
+
+def test_two_records_that_took_each_others_bytes_are_different() -> None:
+    """The sum of a block is that of its records' bytes, and a number is a part of them."""
+    swapped = [(1, TRADE, record(2, "b")), (2, TRADE, record(1, "a"))]
+    right = [(1, TRADE, record(1, "a")), (2, TRADE, record(2, "b"))]
+    assert outcome_of(right, copy_of([*swapped, *found([3])])).equal is False
+
+
+def test_an_empty_copy_is_wholly_behind() -> None:
+    outcome = outcome_of(found(ALL), copy_of([]))
+    assert counts(outcome) == {"behind": N}
+
+
+def test_an_empty_copy_with_a_cursor_is_wholly_missing() -> None:
+    assert counts(outcome_of(found(ALL), copy_of([], limit=N))) == {"missing": N}
+
+
+def test_what_a_stream_dropped_by_its_limits_is_not_called_lost() -> None:
+    outcome = outcome_of(found(ALL), copy_of(found(range(BLOCK + 10, N + 1)), dropping=True))
+    assert counts(outcome) == {"records": N - BLOCK - 9, "dropped": BLOCK + 9}
+    assert outcome.equal
+
+
+def test_a_hole_behind_the_dropped_part_is_missing_all_the_same() -> None:
+    outcome = outcome_of(found(ALL), copy_of(found([*range(10, 20), *range(21, N + 1)]), dropping=True))
+    assert counts(outcome) == {"records": N - 10, "dropped": 9, "missing": 1}
+
+
+def test_the_same_beginning_without_a_limit_of_the_stream_is_missing() -> None:
+    outcome = outcome_of(found(ALL), copy_of(found(range(10, N + 1))))
+    assert counts(outcome) == {"records": N - 9, "missing": 9}
+
+
+def test_in_batches_a_kind_may_be_dropped_further_than_another() -> None:
+    """Spans are published kind by kind: the first message that is left may be the second one of its span."""
+    journal = [(n, TICKER if n % 2 else TRADE, record(n, "", TICKER if n % 2 else TRADE)) for n in range(1, 101)]
+    left = [one for one in journal if one[0] >= 40 or (one[0] >= 20 and one[1] == TRADE)]
+    outcome = outcome_of(journal, copy_of(left, dropping=True))
+    assert counts(outcome) == {"records": len(left), "dropped": 100 - len(left)}
+
+
+def test_too_many_differences_are_counted_without_names() -> None:
+    numbers = range(1, (NAMED_BLOCKS + 3) * BLOCK)
+    there = [n for n in numbers if n % BLOCK != 1]
+    outcome = outcome_of(found(numbers, ""), copy_of(found(there, "")))
+    assert outcome.counted_only
+    assert counts(outcome)["missing"] == NAMED_BLOCKS + 3
+    assert len(outcome.ranges["missing"]) == LISTED
+
+
+def test_each_form_is_compared_by_itself() -> None:
+    pieces = [("records", *one) for one in found(ALL)] + [("batches", *one) for one in found(range(1, N)) * 1]
+    outcomes = compare(lambda: found(ALL), [Copy(pieces, forms=("records", "batches"), limit=N)], first=1)
+    assert {outcome.form: counts(outcome) for outcome in outcomes} == {
+        "records": {"records": N},
+        "batches": {"records": N - 1, "missing": 1},
+    }
+
+
+def test_a_form_that_should_be_there_and_is_not_is_missing() -> None:
+    target = Copy([("records", *one) for one in found(ALL)], forms=("records", "batches"), limit=N)
+    outcomes = compare(lambda: found(ALL), [target], first=1)
+    assert {outcome.form: counts(outcome) for outcome in outcomes}["batches"] == {"missing": N}
+
+
+# ---- local copies are gone -------------------------------------------------------------------------------------------
+
+
+def test_records_whose_local_copies_are_removed_are_only_there() -> None:
+    local = found(range(101, N + 1))
+    outcome = outcome_of(local, copy_of(found(ALL), keeps_older=True), first=101)
+    assert counts(outcome) == {"records": N - 100, "older": 100}
+    assert outcome.equal
+
+
+def test_the_store_stands_for_the_journal_where_that_is_gone() -> None:
+    local = found(range(101, N + 1))
+    stream = copy_of(found([*range(1, 50), *range(51, N + 1)]))
+    outcome = outcome_of(local, stream, copy_of(found(ALL), keeps_older=True), first=101)
+    assert counts(outcome) == {"records": N - 100, "older": 99, "missing": 1}
+
+
+def test_older_records_that_differ_in_store_and_stream_are_different() -> None:
+    local = found(range(101, N + 1))
+    stream = copy_of(found(range(1, 101), "other") + local)
+    outcome = outcome_of(local, stream, copy_of(found(ALL), keeps_older=True), first=101)
+    assert outcome.different and outcome.counted_only
+
+
+def test_without_a_store_older_records_of_a_stream_are_only_told() -> None:
+    local = found(range(101, N + 1))
+    assert counts(outcome_of(local, copy_of(found(ALL)), first=101)) == {"records": N - 100, "older": 100}
+
+
+# ---- bytes -----------------------------------------------------------------------------------------------------------
+
+
+def test_records_are_taken_apart_by_their_lengths() -> None:
+    three = [record(1, "a"), record(2, "a longer text than that"), record(3)]
+    assert list(records_in(b"".join(three))) == [(n, TRADE, raw) for n, raw in enumerate(three, 1)]
+
+
+@pytest.mark.parametrize("size", [1, 7, 80, 81, 1000])
+def test_records_are_found_whatever_the_pieces_in_which_they_come(size: int) -> None:
+    data = b"".join(record(n, "x" * n) for n in range(1, 30))
+    pieces = [data[at : at + size] for at in range(0, len(data), size)]
+    assert list(records_of(pieces)) == list(records_in(data))
+    packed = zstandard.ZstdCompressor().compress(data)
+    assert b"".join(decompressed([packed[at : at + size] for at in range(0, len(packed), size)])) == data
+
+
+def test_a_compressed_segment_that_is_cut_off_or_damaged_is_refused() -> None:
+    packed = zstandard.ZstdCompressor(write_checksum=True).compress(record(1) * 100)
+    for damaged in (packed[:-1], packed[:-1] + bytes([packed[-1] ^ 1])):
+        with pytest.raises(ValueError, match=r"cut off|does not decompress"):
+            list(decompressed([damaged]))
+
+
+@pytest.mark.parametrize("cut", range(1, len(record(1))))
+def test_bytes_that_end_inside_a_record_are_refused(cut: int) -> None:
+    with pytest.raises(ValueError, match="record"):
+        list(records_in(record(1)[:cut]))
+
+
+def test_bytes_that_are_no_record_are_refused() -> None:
+    with pytest.raises(ValueError, match="no whole record begins at 0"):
+        list(records_in(b"{'this': 'is JSON'}".ljust(200)))
