@@ -5,6 +5,8 @@ Nothing that an exchange sends becomes part of one of these except through `toke
     subject     {prefix}.{kind}.{market}              md.trade.KXBTC-26
     batches     {prefix}.batch.{kind}                 md.batch.book_delta
     message id  {journal}:{number}                    kalshi-5f0c9a1e22b4:17
+                {journal}:{first}-{last}:{kind}       kalshi-5f0c9a1e22b4:17-310:trade    of a batch
+                {id}.{part}                           kalshi-5f0c9a1e22b4:17.2            of a part of either
     object      {prefix}/{feed}/{journal}/{day}/{file}
     cache       ssmd:last:{feed}:{market}
 """
@@ -17,6 +19,13 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 MAX_TOKEN = 128  # characters; a longer name ends in a digest of the whole
+
+# Headers of a batch (its journal, its first and last number, how many records) and of a part ("2/3").
+JOURNAL_HEADER = "Ssmd-Journal"
+FIRST_HEADER = "Ssmd-First"
+LAST_HEADER = "Ssmd-Last"
+COUNT_HEADER = "Ssmd-Count"
+PART_HEADER = "Ssmd-Part"
 
 _OUTSIDE = re.compile(r"[^A-Za-z0-9_-]")
 _OUTSIDE_FILE = re.compile(r"[^A-Za-z0-9._-]")
@@ -85,6 +94,38 @@ def object_name(key: str) -> ObjectName | None:
     """What a key says; None for one of another form."""
     match = _KEY.fullmatch(key)
     return ObjectName(match["prefix"] or "", *match.group("feed", "journal", "day", "file")) if match else None
+
+
+def batch_id(journal: str, first: int, last: int, kind: str) -> str:
+    """The same for a batch: the records of one kind from `first` to `last`."""
+    return f"{journal}:{first}-{last}:{kind}"
+
+
+def part_id(whole: str, part: int) -> str:
+    """The same for one part, from 1, of what is too large for one message."""
+    return f"{whole}.{part}"
+
+
+class Published(NamedTuple):
+    """What a message id says: which records of which journal. `kind` None: one record, `first` is `last`."""
+
+    journal: str
+    first: int
+    last: int
+    kind: str | None = None
+    part: int | None = None
+
+
+_MESSAGE_ID = re.compile(r"([^:]+):(\d+)(?:-(\d+):([a-z0-9_]+))?(?:\.(\d+))?")
+
+
+def published(message_id: str | None) -> Published | None:
+    """The records of a message id; None for one that is not a publisher's."""
+    found = _MESSAGE_ID.fullmatch(message_id) if message_id else None
+    if found is None:
+        return None
+    journal, first, last, kind, part = found.groups()
+    return Published(journal, int(first), int(last or first), kind, int(part) if part else None)
 
 
 def last_value_key(feed: str, market: str) -> str:

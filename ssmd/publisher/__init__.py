@@ -1,0 +1,414 @@
+"""The publisher: a reader of the journal that puts every record on the bus, once, in order, however long that takes.
+
+`Publisher.step` does one bounded piece of work and never waits but for the bus:
+
+    follower ──groups──> planner ──messages──> window ──publish_all──> bus
+                                                  |                     |
+    cursor file <── number, sequence ── confirmed ┴──── receipts <──────┘
+
+Why nothing is lost: the cursor moves over a record only when the bus has confirmed its message. Why nothing is doubled:
+a message that is sent again has the id that it had, and the bus knows ids for minutes; whenever it is not certain what
+the bus holds beyond the cursor (after a crash, or a failure with messages on their way), the publisher first reads the
+stream from the cursor's place on and takes out what is there. What comes to the bus later than that look was sent
+within the time for which the bus knows ids. Why in order: what follows a message that was not confirmed is sent again
+behind it, one window at a time.
+
+Not for: how messages travel (ssmd.middleware), what records mean, when to look (`__main__` has the loop).
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ssmd.errors import LaggedError, LimitError, MiddlewareError, PublishError, SsmdError, UsageError
+from ssmd.journal.follow import Follower
+from ssmd.journal.reader import Batch
+from ssmd.middleware import names
+from ssmd.middleware.interfaces import Delivery, Receipt, Start, Transport
+from ssmd.publisher import cursor as cursors
+from ssmd.publisher.cursor import Cursor, Target
+from ssmd.publisher.end import JournalEnd
+from ssmd.publisher.plan import Held, Mode, Planner, Work
+from ssmd.report import Report
+
+WINDOW_MESSAGES = 4096
+WINDOW_BYTES = 4 << 20
+READ_BYTES = 1 << 20  # of the journal at once; a group is never cut
+RESERVE_RECORDS = 100_000  # so far beyond the cursor may be sent before the cursor file says so
+SAVE_EVERY_S = 1.0
+PUBLISH_TIMEOUT_S = 10.0
+IDLE_S = 0.02  # pause when there is nothing to publish
+BACKOFF_FROM_S, BACKOFF_TO_S = 0.1, 5.0
+LATE_S = 300.0  # a record that waits longer is told, even while all goes well
+SCAN_IDLE_S = 0.5  # nothing more came for so long, twice: that was all
+SCAN_MARGIN_NS = 600 * 10**9  # the bus has a clock of its own
+CATCH_UP_S = 10.0  # for a flusher that writes again what was cut off
+
+COUNTERS = ("messages", "records", "bytes", "duplicates", "retries", "missed")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What is published, and how. The names are those of the environment's section `transport`."""
+
+    prefix: str
+    mode: Mode = "records"
+    batch_records: int = 256
+    durable_only: bool = True
+
+    @property
+    def subjects(self) -> list[str]:
+        """Everything that is published stands here."""
+        return [f"{self.prefix}.>"]
+
+
+Log = Callable[..., None]  # log(event, level="info", **fields)
+
+
+def _quiet(event: str, *, level: str = "info", **fields: object) -> None:
+    """No log."""
+
+
+def published_of(
+    bus: Transport, prefix: str, journal: str | None, start: Start, *, idle_s: float = SCAN_IDLE_S
+) -> Iterator[tuple[names.Published, Delivery]]:
+    """What publishers have stored on a bus, in its order from `start` to its present end: of one journal, or of all.
+
+    Messages that the bus itself has given up (its limits) are not there and no error. UnavailableError as in `next`.
+    """
+    subscription = bus.subscribe(f"{prefix}.>", start=start)
+    asked = False
+    try:
+        while True:
+            try:
+                delivery = subscription.next(idle_s)
+            except LaggedError:
+                continue
+            if delivery is None:
+                if asked:
+                    return
+                bus.check()  # a bus that hangs is no bus that has nothing more
+                asked = True
+                continue
+            asked = False
+            what = names.published(delivery.message.message_id)
+            if what is not None and journal in (None, what.journal):
+                yield what, delivery
+    finally:
+        subscription.unsubscribe()
+
+
+def refuse_ahead(cursor: Cursor, end: JournalEnd, root: Path, *, patience_s: float = 0.0) -> None:
+    """UsageError when the cursor is ahead of the journal: its numbers would be given to other records."""
+    deadline = time.monotonic() + patience_s
+    while cursor.number > (last := max(end.number(), end.in_files())):
+        if time.monotonic() >= deadline:
+            raise UsageError(
+                f"{cursors.path_of(root)}: records up to {cursor.number} were published, but the journal {root} ends "
+                f"at {last}: it is older than the cursor (a backup that was brought back?), and what is recorded now "
+                "gets numbers that are on the bus already, with other content",
+                hint="Bring back the missing segments. Where they are lost: remove publisher.cursor and journal.id "
+                "from that folder while nothing runs; its records are then published as those of another journal.",
+            )
+        time.sleep(0.1)
+
+
+class Publisher:
+    """Publishes the journal at `root`. One thread steps; any thread may ask for the report.
+
+    Raises UsageError at once for a cursor that does not fit (see `cursor`, `refuse_ahead`). The journal must be locked.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        bus: Transport,
+        target: Target,
+        options: Options,
+        *,
+        ring: Path | None = None,
+        log: Log = _quiet,
+        scan_idle_s: float = SCAN_IDLE_S,
+        wall_ns: Callable[[], int] = time.time_ns,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._root, self._bus, self._target, self._options = root, bus, target, options
+        self._log, self._wall_ns, self._jitter, self._scan_idle_s = log, wall_ns, jitter, scan_idle_s
+        self._end = JournalEnd(root, ring, durable_only=options.durable_only)
+        found = cursors.load(root, target)
+        if found is not None:
+            refuse_ahead(found, self._end, root, patience_s=0.0 if options.durable_only else CATCH_UP_S)
+        self._saved = found or Cursor()
+        self._saved_at_s = 0.0
+        self._begins = found is None  # wherever the journal begins
+        self._number = self._planned = self._saved.number
+        self._sequence = self._saved.sequence
+        self._unsure = found is None or not found.clean  # what the bus holds beyond the cursor
+        self._ready = False  # the bus was asked since the last failure
+        self._tried = False  # the bus has answered, or could not be reached
+        self._planner = Planner(target.journal, options.prefix, mode=options.mode, batch_records=options.batch_records)
+        self._follower = self._new_follower()
+        self._damage_told = 0
+        self._batches: deque[Batch] = deque()
+        self._pieces: Iterator[Work] = iter(())
+        self._work = Work(covers=self._number)
+        self._oldest_ns = 0  # receive time of the first record that waits, 0 = none does
+        self._counters: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
+        self._trouble: str | None = None
+        self._missed: str | None = None
+        self._failures = 0  # in a row
+
+    # ---- working -----------------------------------------------------------------------------------------------------
+
+    def step(self, now_s: float) -> float:
+        """One bounded piece of work; gives how long to wait before the next, in seconds.
+
+        Raises only what the very first answer of the bus says is wrong for good; everything later is tried again.
+        """
+        try:
+            worked = self._step(now_s)
+        except SsmdError as error:
+            if not self._tried and isinstance(error, MiddlewareError) and not error.retryable:
+                raise
+            self._tried = True
+            return self._failed(error)
+        if self._trouble is not None:
+            self._log("publishing again", number=self._number)
+        self._trouble, self._failures, self._tried = None, 0, True
+        return 0.0 if worked else IDLE_S
+
+    @property
+    def idle(self) -> bool:
+        """All that could be read is published, as of the last step."""
+        return self._ready and not self._oldest_ns
+
+    def finish(self) -> None:
+        """Saves the cursor. What was sent and not confirmed stays marked as such."""
+        if self._number != self._saved.number or (self._sure and not self._saved.clean):
+            self._save(self._number if self._sure else self._saved.sent)
+
+    def close(self) -> None:
+        self._follower.close()
+        self._end.close()
+
+    @property
+    def _sure(self) -> bool:
+        return not self._unsure
+
+    def _step(self, now_s: float) -> bool:
+        self._read()
+        if not self._ready:
+            self._prepare()
+        self._fill()
+        if self._work.messages:
+            self._publish()
+            worked = True
+        else:
+            worked = self._work.covers > self._number
+            self._number = max(self._number, self._work.covers)
+        self._look_for_oldest()
+        if now_s - self._saved_at_s >= SAVE_EVERY_S and (self._number != self._saved.number or not self._saved.clean):
+            self._save(self._number if self.idle else max(self._saved.sent, self._planned))
+            self._saved_at_s = now_s
+        return worked
+
+    def _failed(self, error: SsmdError) -> float:
+        self._counters["retries"] += 1
+        self._failures += 1
+        self._ready = False
+        sentence = str(error.args[0]) if error.args else repr(error)
+        evidence = getattr(error, "evidence", None)
+        if self._trouble is None:
+            self._log("cannot publish", level="warning", reason=sentence, evidence=evidence, number=self._number)
+        self._trouble = sentence
+        if isinstance(error.__cause__ or error, LimitError) and not error.retryable:
+            self._begin_again()
+        self._look_for_oldest()
+        most_s = min(BACKOFF_FROM_S * float(1 << min(self._failures - 1, 10)), BACKOFF_TO_S)
+        return most_s * (0.5 + self._jitter() / 2)
+
+    # ---- reading -----------------------------------------------------------------------------------------------------
+
+    def _new_follower(self) -> Follower:
+        return Follower(
+            [self._root],
+            start=Start.number(self._number + 1),
+            proved_only=self._options.durable_only,
+            limit_bytes=READ_BYTES,
+        )
+
+    def _begin_again(self) -> None:
+        """Reads and plans anew from the cursor: the bus takes other sizes than it did."""
+        self._follower.close()
+        self._follower, self._damage_told = self._new_follower(), 0
+        self._batches.clear()
+        self._pieces, self._work, self._planned = iter(()), Work(covers=self._number), self._number
+        self._unsure = True
+
+    def _read(self) -> None:
+        """Has something in hand, if there is something."""
+        if self._batches or self._work.messages:
+            return
+        self._batches.extend(batch for _, batch in self._follower.batches())
+        for damage in self._follower.damage[self._damage_told :]:
+            self._log(
+                "the journal is damaged: what cannot be trusted is not published", level="error", what=str(damage)
+            )
+        self._damage_told = len(self._follower.damage)
+        self._look_for_oldest()
+
+    def _fill(self) -> None:
+        """Plans until there is a window of messages, or nothing more to plan."""
+        work = self._work
+        while len(work.messages) < WINDOW_MESSAGES:
+            piece = next(self._pieces, None)
+            if piece is not None:
+                work.extend(piece)
+                self._planned = piece.covers
+            elif self._batches:
+                batch = self._batches.popleft()
+                self._look_for_hole(batch)
+                self._pieces = self._planner.plan(batch, self._planned)
+            else:
+                return
+
+    def _look_for_hole(self, batch: Batch) -> None:
+        """Numbers that are not there were removed before they could be published (retention), or are damaged."""
+        first = batch.first_number
+        missed, self._begins = (0 if self._begins else max(first - self._planned - 1, 0)), False
+        if not missed:
+            return
+        sentence = (
+            f"{missed:,} records were never published: {self._planned + 1} to {first - 1} are gone from the journal"
+        )
+        self._log(sentence, level="error", missed=missed, hint="Keep segments for longer: storage.retain_days.")
+        self._counters["missed"] += missed
+        self._missed = sentence
+
+    def _look_for_oldest(self) -> None:
+        if self._work.recv_ns:
+            self._oldest_ns = self._work.recv_ns[0]
+        elif self._batches:
+            self._oldest_ns = self._planner.first_recv_ns(self._batches[0])
+        else:
+            self._oldest_ns = 0
+
+    # ---- publishing --------------------------------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        """The bus is there, stores what we publish, and we know what it holds of that already."""
+        made = self._bus.ensure_stream(self._options.subjects)
+        self._planner.max_bytes = self._bus.max_payload_bytes
+        if made:
+            self._log("made the stream", stream=self._target.stream, subjects=self._options.subjects)
+            self._stream_is_new()
+            self._unsure = False  # it is empty
+        if self._unsure:
+            self._find_held()
+        self._ready = True
+
+    def _stream_is_new(self) -> None:
+        if self._number:
+            self._log(
+                f"stream {self._target.stream} is new: records up to {self._number} are not in it",
+                level="warning",
+                hint=cursors.how_to_move(cursor=None),
+            )
+        self._sequence = 0
+
+    def _find_held(self) -> None:
+        """What the bus holds of this journal beyond the cursor is taken out of what is to be published."""
+        start = self._scan_start()
+        if start is not None:
+            held = Held()
+            for what, delivery in published_of(
+                self._bus, self._options.prefix, self._target.journal, start, idle_s=self._scan_idle_s
+            ):
+                held.add(str(delivery.message.message_id), what)
+            if held.ids:
+                self._log("the bus holds more than was confirmed", messages=len(held.ids), last=held.last)
+            self._counters["duplicates"] += self._work.without(held)
+            self._planner.held = held if held.ids else None
+        self._unsure = False
+
+    def _scan_start(self) -> Start | None:
+        """Behind the last confirmed message; without one, from the time of the first record that waits."""
+        if self._sequence:
+            return Start.number(self._sequence + 1)
+        return Start.time(max(self._oldest_ns - SCAN_MARGIN_NS, 0)) if self._oldest_ns else None
+
+    def _publish(self) -> None:
+        work = self._work
+        count = size = 0
+        for message in work.messages[:WINDOW_MESSAGES]:
+            count += 1
+            size += len(message.payload)
+            if size >= WINDOW_BYTES:
+                break
+        if self._planned > self._saved.sent:
+            self._save(self._planned + RESERVE_RECORDS)
+        try:
+            receipts = self._bus.publish_all(work.messages[:count], timeout_s=PUBLISH_TIMEOUT_S)
+        except PublishError as error:
+            self._unsure = True
+            self._confirmed([receipt for receipt in error.receipts if isinstance(receipt, Receipt)])
+            raise
+        except MiddlewareError:
+            self._unsure = True
+            raise
+        self._confirmed(receipts)
+
+    def _confirmed(self, receipts: Sequence[Receipt]) -> None:
+        """The bus has the first messages of what is to be published."""
+        count = len(receipts)
+        if not count:
+            return
+        work, counters = self._work, self._counters
+        counters["messages"] += count
+        counters["records"] += sum(work.records[:count])
+        counters["bytes"] += sum(len(message.payload) for message in work.messages[:count])
+        duplicates = sum(receipt.duplicate for receipt in receipts)
+        counters["duplicates"] += duplicates
+        last = receipts[-1].sequence
+        if last < self._sequence and not duplicates:
+            self._stream_is_new()
+        self._sequence = last if not duplicates else max(last, self._sequence)
+        self._number = max(self._number, work.safe[count - 1])
+        work.shed(count)
+        if not work.messages:
+            self._number = max(self._number, work.covers)
+
+    def _save(self, sent: int) -> None:
+        cursor = Cursor(self._number, max(sent, self._number), self._sequence)
+        cursors.save(self._root, self._target, cursor)
+        self._saved = cursor
+
+    # ---- telling -----------------------------------------------------------------------------------------------------
+
+    def report(self) -> Report:
+        """Where it is, now."""
+        number, oldest_ns = self._number, self._oldest_ns
+        end = max(self._end.number(), self._planned, number)
+        lag_s = max((self._wall_ns() - oldest_ns) / 1e9, 0.0) if oldest_ns and end > number else 0.0
+        report = Report("publisher", number, end, round(lag_s, 3), None, dict(self._counters))
+        sentences = [sentence for sentence in (self._trouble, self._missed) if sentence]
+        if not sentences and lag_s > LATE_S:
+            sentences = ["slower than what is recorded"]
+        if sentences and report.lag_records:
+            sentences.append(report.behind)
+        return replace(report, trouble="; ".join(sentences) or None)
+
+
+def move(root: Path, target: Target, number: int) -> None:
+    """Sets the cursor, as the user says, so that `number` is the next record; what the bus has of it is found again."""
+    before = 0
+    with suppress(SsmdError):
+        found = cursors.load(root, target)
+        before = found.sent if found else 0
+    cursors.save(root, target, Cursor(number - 1, max(before, number), 0))
