@@ -15,7 +15,7 @@ C_OBJECTS := $(C_SOURCES:csrc/%.c=build/lib/%.o)
 C_FORMATTED := $(sort $(C_SOURCES) $(C_HEADERS) $(wildcard csrc/tests/*.[ch] benchmarks/*.[ch]))
 LIB_CFLAGS := -std=gnu11 -O3 -fPIC -fvisibility=hidden -fno-semantic-interposition -pthread -Wall -Wextra
 STRICT_CFLAGS := -std=gnu11 -O2 -Icsrc -pthread -Wall -Wextra -Wconversion -Wshadow -Werror
-PY_FOLDERS := $(wildcard ssmd tests benchmarks csrc/build_ffi.py setup.py)
+PY_FOLDERS := $(wildcard ssmd tests benchmarks scripts/*.py csrc/build_ffi.py setup.py)
 
 .PHONY: all test test-c check check-rest lint lint-python lint-c lint-types sanitize fuzz wheel-test slow bench clean distclean
 .DELETE_ON_ERROR:

@@ -28,7 +28,7 @@ from ssmd.errors import LaggedError
 from ssmd.journal.paths import COMPRESSED, SEALED
 from ssmd.journal.pieces import Found, decompressed, records_in, records_of
 from ssmd.middleware.interfaces import Delivery, Start, Storage, Subscription, Transport
-from ssmd.middleware.names import ObjectName, message_id, object_key
+from ssmd.middleware.names import PART_HEADER, ObjectName, object_key, part_id, published
 
 BLOCK: Final = 4096  # numbers that are summed up together
 NAMED_BLOCKS: Final = 64  # that are read a second time; beyond, counts must do
@@ -302,11 +302,12 @@ class Stream:
         self._transport = transport
         self._prefix = prefix
         self._journal = journal
+        self._parts: dict[str, list[bytes]] = {}  # of what is too large for one message, so far
 
     def read(self) -> Iterator[Piece]:
         """Up to what was stored when the reading began. Messages of other journals are left out."""
         began_ns = time.time_ns()
-        self.faults = []
+        self.faults, self._parts = [], {}
         subscription = self._transport.subscribe(f"{self._prefix}.>", start=Start.beginning())
         try:
             first = True
@@ -331,14 +332,32 @@ class Stream:
         known = message.message_id or ""
         if not known.startswith(self._journal + ":"):
             return
-        form = BATCHES if message.subject.startswith(f"{self._prefix}.batch.") else RECORDS
+        payload: bytes | None = message.payload
+        if PART_HEADER in message.headers:
+            known, payload = self._joined(known, message.headers[PART_HEADER], message.payload)
+        if payload is None:
+            return
+        said = published(known)
+        form = RECORDS if said is None or said.kind is None else BATCHES
         try:
-            for number, kind, raw in records_in(message.payload):
-                if form == RECORDS and known != message_id(self._journal, number):
+            for number, kind, raw in records_in(payload):
+                if said is None or not said.first <= number <= said.last:
                     self._fault(f"message {delivery.sequence} is called {known} and holds record {number}")
                 yield form, number, kind, raw
         except ValueError as error:
             self._fault(f"message {delivery.sequence} ({known}): {error}")
+
+    def _joined(self, known: str, part: str, payload: bytes) -> tuple[str, bytes | None]:
+        """The id and the payload of what came in parts, which follow each other; None until the last one."""
+        place, _, count = part.partition("/")
+        whole = known.removesuffix(f".{place}")
+        parts = self._parts.setdefault(whole, [])
+        if known != part_id(whole, len(parts) + 1):
+            if not self.dropping:  # then the parts before it may be gone
+                self._fault(f"{known} is not the part that was due: {len(parts) + 1} of {count}")
+            return whole, None
+        parts.append(payload)
+        return whole, b"".join(self._parts.pop(whole)) if place == count else None
 
     def _fault(self, sentence: str) -> None:
         if len(self.faults) < LISTED:

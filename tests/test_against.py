@@ -12,8 +12,18 @@ from dataclasses import dataclass, field
 import pytest
 import zstandard
 
-from ssmd.against import BLOCK, LISTED, NAMED_BLOCKS, Outcome, Piece, compare
+from ssmd import against
+from ssmd.against import BLOCK, LISTED, NAMED_BLOCKS, Outcome, Piece, Stream, compare
 from ssmd.journal.pieces import Found, decompressed, records_in, records_of
+from ssmd.middleware.interfaces import Message
+from ssmd.middleware.memory import MemoryTransport
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A memory stream has no more when it has no more."""
+    monkeypatch.setattr(against, "SILENCE_S", 0.0)
+
 
 TRADE, TICKER, GAP = 1, 2, 7
 
@@ -193,6 +203,67 @@ def test_older_records_that_differ_in_store_and_stream_are_different() -> None:
 def test_without_a_store_older_records_of_a_stream_are_only_told() -> None:
     local = found(range(101, N + 1))
     assert counts(outcome_of(local, copy_of(found(ALL)), first=101)) == {"records": N - 100, "older": 100}
+
+
+# ---- a stream --------------------------------------------------------------------------------------------------------
+
+JOURNAL = "kalshi-0123456789ab"
+
+
+def stream_of(messages: Sequence[Message]) -> Stream:
+    bus = MemoryTransport(subjects=["md.>"])
+    bus.publish_all(messages)
+    return Stream("bus", bus, prefix="md", journal=JOURNAL)
+
+
+def single(number: int, message_id: str | None = None) -> Message:
+    return Message("md.trade.M", record(number), {}, message_id or f"{JOURNAL}:{number}")
+
+
+def batch(*numbers: int) -> Message:
+    payload = b"".join(map(record, numbers))
+    return Message("md.batch.trade", payload, {}, f"{JOURNAL}:{numbers[0]}-{numbers[-1]}:trade")
+
+
+def numbers_of(stream: Stream) -> list[tuple[str, int]]:
+    return [(form, number) for form, number, _, _ in stream.read()]
+
+
+def test_a_stream_is_read_in_both_forms() -> None:
+    stream = stream_of([single(1), single(2), batch(1, 2)])
+    assert numbers_of(stream) == [("records", 1), ("records", 2), ("batches", 1), ("batches", 2)]
+    assert (stream.faults, stream.dropping) == ([], False)
+
+
+def test_messages_of_other_journals_and_programs_are_left_out() -> None:
+    others = [single(7, "kalshi-ffffffffffff:7"), Message("md.note", b"hello"), Message("md.x", b"", {}, "a:b:c")]
+    assert numbers_of(stream_of([*others, single(1)])) == [("records", 1)]
+
+
+def test_what_came_in_parts_is_one_record() -> None:
+    raw = record(1, "x" * 300)
+    parts = [
+        Message("md.trade.M", raw[at : at + 150], {"Ssmd-Part": f"{i}/3"}, f"{JOURNAL}:1.{i}")
+        for i, at in enumerate(range(0, len(raw), 150), 1)
+    ]
+    stream = stream_of([*parts, single(2)])
+    assert list(stream.read()) == [("records", 1, TRADE, raw), ("records", 2, TRADE, record(2))]
+    lacking = stream_of([parts[0], parts[2], single(2)])
+    assert numbers_of(lacking) == [("records", 2)]
+    assert "is not the part that was due: 2 of 3" in lacking.faults[0]
+
+
+def test_a_message_that_holds_another_record_than_it_says_is_a_fault() -> None:
+    stream = stream_of([single(1, f"{JOURNAL}:2")])
+    assert numbers_of(stream) == [("records", 1)]
+    assert "is called kalshi-0123456789ab:2 and holds record 1" in stream.faults[0]
+    assert not outcome_of(found([1], ""), stream).equal  # type: ignore[arg-type]
+
+
+def test_a_message_that_holds_no_record_is_a_fault() -> None:
+    stream = stream_of([Message("md.trade.M", b"no record at all", {}, f"{JOURNAL}:1")])
+    assert numbers_of(stream) == []
+    assert "no record" in stream.faults[0]
 
 
 # ---- bytes -----------------------------------------------------------------------------------------------------------

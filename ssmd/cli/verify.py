@@ -100,8 +100,8 @@ class Page:
         self._list("damage", (f"{d.segment}: offset {d.offset}: {d.what}" for d in report.damage), len(report.damage))
         for entry in report.blind:
             self._line(f"blind    {entry['channel']}: {entry['why']}, so a loss there cannot be seen")
-        self._against(comparisons)
         self._verdict(report)
+        self._against(comparisons)
 
     def _against(self, comparisons: Sequence[Comparison]) -> None:
         for comparison in comparisons:
@@ -109,8 +109,11 @@ class Page:
 
             for line in lines(comparison):
                 self._line(line)
-            if not comparison.complete:
-                self._line("", f"not the same everywhere: journal {comparison.journal.identity}", "31")
+            name = comparison.journal.identity
+            if comparison.complete:
+                self._line("", f"the same everywhere: journal {name}", "32")
+            else:
+                self._line("", f"not the same everywhere: journal {name}", "31")
 
     def _line(self, text: str, title: str = "", colour: str = "") -> None:
         """`title` in colour; the rest may hold the words and names of others."""
