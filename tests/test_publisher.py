@@ -1,0 +1,615 @@
+"""The publisher over a bus that fails as a test says: every record once, in order, whatever happens.
+
+What should be on the bus is taken from the segment files with pycapnp alone (recording.records_of).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from flaky_bus import FlakyBus, full, unavailable
+from journal_writer import Journal
+from recording import records_of, segment_files
+
+from ssmd.errors import ConflictError, MiddlewareError, RejectedError, UsageError
+from ssmd.journal.follow import Follower
+from ssmd.metrics import METRICS
+from ssmd.middleware import names
+from ssmd.middleware.interfaces import Message, Start
+from ssmd.native.columns import Columns
+from ssmd.native.walk import ViewReader
+from ssmd.publisher import BACKOFF_TO_S, COUNTERS, Options, Publisher, cursor, move, published_of
+from ssmd.publisher.cursor import Cursor, Target
+from ssmd.publisher.plan import Mode
+
+IDENTITY = "kalshi-0123456789ab"
+MODES: tuple[Mode, ...] = ("records", "batches", "both")
+HOSTILE = ["../x", "a b", "a.b", "*", ">", "M" * 1024, "Ä€😀", "a\r\nb", "md.trade.*", "\x00", "'"]
+
+
+class Stored(NamedTuple):
+    """One record of a segment file."""
+
+    number: int
+    kind: str  # as subjects have it
+    market: str
+    raw: bytes
+
+
+@pytest.fixture(autouse=True)
+def a_quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing here loses power: hundreds of syncs would be most of the time."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    return Journal(tmp_path / "data" / "kalshi")
+
+
+@pytest.fixture
+def bus() -> FlakyBus:
+    return FlakyBus()
+
+
+def stored(j: Journal) -> list[Stored]:
+    """The numbered records of the journal's files."""
+    found = []
+    for path in segment_files(j.root.parent):
+        content, at = path.read_bytes(), 0
+        for record, end in records_of(content, path.name):
+            kind = record.body.which()
+            body = getattr(record.body, kind)
+            market = getattr(body, "market", "")
+            if kind == "book":
+                kind = "book_delta" if str(body.kind) == "delta" else "book_snapshot"
+            if kind != "checkpoint":
+                found.append(Stored(record.number, kind, market, content[at:end]))
+            at = end
+    return found
+
+
+def fill(j: Journal, groups: int = 3, trades: int = 5) -> list[Stored]:
+    """Groups of mixed records, two sealed segments; gives what there is."""
+    for group in range(groups):
+        j.event("opened", 1)
+        for i in range(trades):
+            j.trade(i + 1, market=f"M-{i % 3}")
+            j.ticker(market=f"M-{i % 2}")
+            j.delta(i + 1, "bid", 4500, 100)
+        j.gap("sequence", sid=1, fromSeq=2, toSeq=3)
+        j.checkpoint()
+        if group == 0:
+            j.seal()
+    j.seal()
+    return stored(j)
+
+
+def target(mode: Mode = "records", journal: str = IDENTITY, url: str = "nats://127.0.0.1:4222") -> Target:
+    return Target(journal, url, "SSMD", "md", mode)
+
+
+def publisher(j: Journal, bus: FlakyBus, mode: Mode = "records", **options: object) -> Publisher:
+    settings = {"batch_records": 4, **options}
+    return Publisher(
+        j.root,
+        bus,
+        target(mode),
+        Options("md", mode, **settings),
+        scan_idle_s=0.0,
+        jitter=lambda: 1.0,  # type: ignore[arg-type]
+    )
+
+
+def drain(p: Publisher, steps: int = 1000) -> Publisher:
+    """Steps until there is nothing to do."""
+    for _ in range(steps):
+        if p.step(0.0) > 0:
+            return p
+    raise AssertionError("it never came to an end")
+
+
+def assert_on_bus(bus: FlakyBus, records: list[Stored], mode: Mode) -> None:
+    """Each record is there once, in the order of its subject, byte for byte, in single messages or batches or both."""
+    ids = [message.message_id for message in bus.messages()]
+    assert len(ids) == len(set(ids))
+    if mode != "batches":
+        singles = [m for m in bus.messages() if not m.subject.startswith("md.batch.")]
+        assert {m.message_id for m in singles} == {f"{IDENTITY}:{r.number}" for r in records}
+        for subject in {m.subject for m in singles}:
+            mine = [r for r in records if names.subject("md", r.kind, r.market) == subject]
+            assert [m.payload for m in singles if m.subject == subject] == [r.raw for r in mine]
+    if mode != "records":
+        for kind in {r.kind for r in records}:
+            payload = b"".join(m.payload for m in bus.messages(f"md.batch.{kind}"))
+            assert payload == b"".join(r.raw for r in records if r.kind == kind)
+
+
+# ---- what is published -----------------------------------------------------------------------------------------------
+
+
+def test_each_record_is_a_message_with_its_bytes_its_subject_and_its_number(journal: Journal, bus: FlakyBus) -> None:
+    records = fill(journal)
+    drain(publisher(journal, bus))
+    assert [(m.subject, m.message_id, m.payload) for m in bus.messages()] == [
+        (f"md.{r.kind}.{r.market or '_'}", f"{IDENTITY}:{r.number}", r.raw) for r in records
+    ]
+
+
+@pytest.mark.parametrize("market", HOSTILE)
+def test_a_hostile_market_name_reaches_no_subject(journal: Journal, bus: FlakyBus, market: str) -> None:
+    journal.trade(1, market=market)
+    journal.seal()
+    drain(publisher(journal, bus, "both"))
+    subjects = [message.subject for message in bus.messages()]
+    assert len(subjects) == 2
+    for subject in subjects:
+        assert re.fullmatch(r"md\.(trade\.[A-Za-z0-9_-]{1,128}|batch\.trade)", subject)
+
+
+def test_a_batch_says_whose_records_it_holds_and_which(journal: Journal, bus: FlakyBus) -> None:
+    for seq in range(1, 4):
+        journal.trade(seq)
+    journal.seal()
+    drain(publisher(journal, bus, "batches"))
+    (batch,) = bus.messages()
+    assert batch.subject == "md.batch.trade"
+    assert batch.message_id == f"{IDENTITY}:1-3:trade"
+    assert batch.headers == {"Ssmd-Journal": IDENTITY, "Ssmd-First": "1", "Ssmd-Last": "3", "Ssmd-Count": "3"}
+    assert batch.payload == b"".join(record.raw for record in stored(journal))
+
+
+def test_batches_end_at_checkpoints_at_so_many_records_and_at_so_many_bytes(journal: Journal, bus: FlakyBus) -> None:
+    for seq in range(1, 7):
+        journal.trade(seq)
+    journal.checkpoint()
+    journal.trade(7)
+    journal.seal()
+    size = len(stored(journal)[0].raw)
+    drain(publisher(journal, bus, "batches"))
+    assert [m.message_id for m in bus.messages()] == [f"{IDENTITY}:{run}:trade" for run in ("1-4", "5-6", "7-7")]
+    small = FlakyBus(max_payload_bytes=2 * size)
+    cursor.path_of(journal.root).unlink()
+    drain(publisher(journal, small, "batches"))
+    assert [m.message_id for m in small.messages()] == [
+        f"{IDENTITY}:{run}:trade" for run in ("1-2", "3-4", "5-6", "7-7")
+    ]
+
+
+def test_batches_are_the_same_whenever_a_publisher_begins(journal: Journal) -> None:
+    """A group's batches do not depend on what was read before it: their ids are the same after a crash."""
+    records = fill(journal)
+    whole = FlakyBus()
+    drain(publisher(journal, whole, "batches"))
+    ids = [str(m.message_id) for m in whole.messages()]
+    group = len(records) // 3
+    for first in (1, group + 1, 2 * group + 1):
+        late = FlakyBus()
+        cursor.save(journal.root, target("batches"), Cursor(first - 1, first - 1, 0))
+        drain(publisher(journal, late, "batches"))
+        expected = [one for one in ids if int(one.partition(":")[2].partition("-")[0]) >= first]
+        assert expected and [m.message_id for m in late.messages()] == expected
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_is_too_large_for_a_message_comes_in_parts(journal: Journal, mode: Mode) -> None:
+    journal.trade(1)
+    journal.snapshot(1, [(price, 100) for price in range(1, 80)], [])
+    journal.trade(2)
+    journal.seal()
+    large = next(record.raw for record in stored(journal) if record.kind == "book_snapshot")
+    bus = FlakyBus(max_payload_bytes=500)
+    drain(publisher(journal, bus, mode))
+    count = -(-len(large) // 500)
+    subject = {"records": "md.book_snapshot.M-1", "batches": "md.batch.book_snapshot", "both": "md.*.>"}[mode]
+    parts = [m for m in bus.messages(subject) if names.PART_HEADER in m.headers]
+    expected = [f"{i}/{count}" for i in range(1, count + 1)]
+    assert [m.headers["Ssmd-Part"] for m in parts] == expected * (2 if mode == "both" else 1)
+    for i in range(0, len(parts), count):
+        assert b"".join(m.payload for m in parts[i : i + count]) == large
+    assert publisher(journal, bus, mode).report().number == 0  # nothing was saved: no finish
+
+
+def test_what_no_checkpoint_proves_is_not_published(journal: Journal, bus: FlakyBus) -> None:
+    journal.trade(1)
+    journal.checkpoint()
+    journal.trade(2)
+    journal.write(".capnp.open")
+    p = drain(publisher(journal, bus))
+    assert [m.message_id for m in bus.messages()] == [f"{IDENTITY}:1"]
+    journal.checkpoint()
+    journal.write(".capnp.open")
+    drain(p)
+    assert [m.message_id for m in bus.messages()] == [f"{IDENTITY}:1", f"{IDENTITY}:2"]
+
+
+def test_what_is_written_is_published_where_the_environment_does_not_wait_for_proof(
+    journal: Journal, bus: FlakyBus
+) -> None:
+    journal.trade(1)
+    journal.write(".capnp.open")
+    drain(publisher(journal, bus, durable_only=False))
+    assert [m.message_id for m in bus.messages()] == [f"{IDENTITY}:1"]
+
+
+def test_windows_are_bounded_in_messages_and_bytes(
+    journal: Journal, bus: FlakyBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = fill(journal)
+    monkeypatch.setattr("ssmd.publisher.WINDOW_MESSAGES", 7)
+    drain(publisher(journal, bus))
+    assert max(bus.windows) == 7
+    monkeypatch.setattr("ssmd.publisher.WINDOW_BYTES", 2 * len(records[1].raw))
+    bus.windows.clear()
+    cursor.path_of(journal.root).unlink()
+    bus.lose_stream()
+    drain(publisher(journal, bus))
+    assert max(bus.windows) == 3
+    assert_on_bus(bus, records, "records")
+
+
+def test_a_message_id_says_which_records_it_is_about() -> None:
+    assert names.published("k-1:17") == names.Published("k-1", 17, 17)
+    assert names.published("k-1:17.2") == names.Published("k-1", 17, 17, None, 2)
+    assert names.published("k-1:17-310:book_delta") == names.Published("k-1", 17, 310, "book_delta")
+    assert names.published("k-1:17-17:trade.3") == names.Published("k-1", 17, 17, "trade", 3)
+    for other in (None, "", "17", "k-1:", "k-1:x", "a:b:17"):
+        assert names.published(other) is None
+
+
+def test_columns_say_what_views_say(journal: Journal) -> None:
+    fill(journal)
+    columns, views = Columns(), ViewReader()
+    for _, batch in Follower([journal.root]).batches():
+        found, _ = views.read(batch.data, batch.start, batch.stop, batch.offset)
+        found = [view for view in found if view.kind != 10]
+        assert columns.read(batch.data, batch.start, batch.stop, batch.offset) == batch.stop - batch.start
+        assert columns.number == [view.number for view in found]
+        assert columns.offset == [view.offset for view in found]
+        assert columns.length == [view.length for view in found]
+        assert columns.recv_ns == [view.recv_ns for view in found]
+        assert columns.code == [view.kind + (view.sub << 16) for view in found]
+        assert columns.market_at == [view.market_at for view in found]
+        assert columns.market_bytes == [view.market_bytes for view in found]
+
+
+# ---- once, whatever happens ------------------------------------------------------------------------------------------
+
+
+def failing_once(at: int, error: Callable[[], MiddlewareError]) -> Callable[[Message], MiddlewareError | None]:
+    """Fails at the `at`-th message that is sent, once."""
+    sent = 0
+
+    def fails(_: Message) -> MiddlewareError | None:
+        nonlocal sent
+        sent += 1
+        return error() if sent == at else None
+
+    return fails
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("stores_on", [False, True])
+def test_a_failure_at_any_message_loses_and_doubles_nothing(journal: Journal, mode: Mode, stores_on: bool) -> None:
+    """The bus breaks at each message in turn, with what follows it stored or not, and forgets all ids meanwhile."""
+    records = fill(journal)
+    for at in range(1, 80):
+        bus = FlakyBus()
+        bus.stores_on = stores_on
+        bus.fails = failing_once(at, unavailable)
+        p = publisher(journal, bus, mode)
+        while p.step(0.0) == 0.0:
+            pass
+        bus.forget_ids()
+        drain(p)
+        assert_on_bus(bus, records, mode)
+        p.close()
+        cursor.path_of(journal.root).unlink()
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("stores_on", [False, True])
+def test_a_kill_at_any_message_loses_and_doubles_nothing(journal: Journal, mode: Mode, stores_on: bool) -> None:
+    """The process dies with messages on their way; the next one starts hours later."""
+    records = fill(journal)
+    for at in range(1, 80):
+        bus = FlakyBus()
+        bus.stores_on = stores_on
+        bus.fails = failing_once(at, unavailable)
+        killed = publisher(journal, bus, mode)
+        while killed.step(0.0) == 0.0:
+            pass
+        killed.close()
+        bus.forget_ids()
+        drain(publisher(journal, bus, mode)).finish()
+        assert_on_bus(bus, records, mode)
+        cursor.path_of(journal.root).unlink()
+
+
+def test_a_kill_between_parts_publishes_the_rest_of_them(journal: Journal) -> None:
+    journal.snapshot(1, [(price, 100) for price in range(1, 80)], [])
+    journal.seal()
+    (large,) = stored(journal)
+    for at in range(1, 4):
+        bus = FlakyBus(max_payload_bytes=500)
+        bus.fails = failing_once(at, unavailable)
+        killed = publisher(journal, bus)
+        killed.step(0.0)
+        bus.forget_ids()
+        assert len(bus.messages()) == at - 1
+        drain(publisher(journal, bus))
+        assert b"".join(m.payload for m in bus.messages()) == large.raw
+        cursor.path_of(journal.root).unlink()
+
+
+def test_other_cuts_after_a_kill_double_no_record(journal: Journal) -> None:
+    """The user changes batch_records between a kill and the next start."""
+    records = fill(journal)
+    bus = FlakyBus()
+    bus.fails = failing_once(7, unavailable)
+    bus.stores_on = True
+    publisher(journal, bus, "batches").step(0.0)
+    bus.forget_ids()
+    drain(publisher(journal, bus, "batches", batch_records=3))
+    assert_on_bus(bus, records, "batches")
+
+
+def test_a_clean_end_needs_no_look_at_the_bus(journal: Journal, bus: FlakyBus) -> None:
+    fill(journal)
+    drain(publisher(journal, bus)).finish()
+    again = publisher(journal, bus)
+    bus.subscribe = None  # type: ignore[assignment,method-assign]
+    drain(again)
+    assert again.report().counters["messages"] == 0
+
+
+def test_the_cursor_file_says_so_before_anything_beyond_is_sent(journal: Journal, bus: FlakyBus) -> None:
+    """Whatever is on the bus is covered by `sent` of the file at that moment."""
+    fill(journal)
+
+    def look(message: Message) -> MiddlewareError | None:
+        known = cursor.load(journal.root, target())
+        assert known is not None and known.sent >= int(str(message.message_id).partition(":")[2])
+        return None
+
+    bus.fails = look
+    drain(publisher(journal, bus))
+    assert bus.messages()
+
+
+def test_what_another_journal_publishes_into_the_stream_is_not_taken_for_ours(journal: Journal, bus: FlakyBus) -> None:
+    records = fill(journal)
+    bus.ensure_stream(["md.>"])
+    for number in range(1, 100):
+        bus.publish(Message("md.trade.M-1", b"theirs", {}, f"kalshi-ffffffffffff:{number}"))
+    drain(publisher(journal, bus))
+    ours = list(published_of(bus, "md", IDENTITY, Start.beginning(), idle_s=0.0))
+    assert [what.first for what, _ in ours] == [record.number for record in records]
+    assert len(list(published_of(bus, "md", None, Start.beginning(), idle_s=0.0))) == 99 + len(records)
+
+
+def test_a_lost_cursor_is_found_again_on_the_bus(journal: Journal, bus: FlakyBus) -> None:
+    records = fill(journal)
+    drain(publisher(journal, bus)).finish()
+    cursor.path_of(journal.root).unlink()
+    bus.forget_ids()
+    p = drain(publisher(journal, bus))
+    assert_on_bus(bus, records, "records")
+    assert p.report().number == records[-1].number
+
+
+def test_a_stream_that_somebody_removed_is_made_again_and_publishing_goes_on(journal: Journal, bus: FlakyBus) -> None:
+    journal.trade(1)
+    journal.checkpoint()
+    journal.write(".capnp.open")
+    p = drain(publisher(journal, bus))
+    bus.lose_stream()
+    journal.trade(2)
+    journal.checkpoint()
+    journal.write(".capnp.open")
+    drain(p)
+    assert p.report().trouble is not None
+    drain(p)
+    assert [m.message_id for m in bus.messages()] == [f"{IDENTITY}:2"]
+    assert p.report().trouble is None
+
+
+def test_a_full_bus_is_waited_for_in_order(journal: Journal, bus: FlakyBus) -> None:
+    records = fill(journal)
+    bus.fails = lambda message: full() if message.message_id == f"{IDENTITY}:9" else None
+    p = publisher(journal, bus)
+    for _ in range(5):
+        p.step(0.0)
+    assert len(bus.messages()) == 8
+    assert "the bus is full" in str(p.report().trouble)
+    bus.fails = lambda message: None
+    drain(p)
+    assert_on_bus(bus, records, "records")
+
+
+def test_a_bus_that_takes_less_than_it_did_gets_parts(journal: Journal, bus: FlakyBus) -> None:
+    journal.snapshot(1, [(price, 100) for price in range(1, 80)], [])
+    journal.seal()
+    bus.down = unavailable()
+    p = publisher(journal, bus)
+    p.step(0.0)
+    bus.down = None
+    shrink = iter([1 << 20])
+    bus.fails = lambda message: setattr(bus, "max_payload_bytes", 500) if next(shrink, None) else None
+    while not bus.messages():
+        p.step(0.0)
+    drain(p)
+    assert b"".join(m.payload for m in bus.messages()) == stored(journal)[0].raw
+    assert all(len(m.payload) <= 500 for m in bus.messages())
+
+
+def test_records_that_were_removed_unpublished_are_told_and_the_rest_goes_on(journal: Journal, bus: FlakyBus) -> None:
+    journal.trade(1)
+    journal.seal()
+    p = drain(publisher(journal, bus))
+    journal.trade(2)
+    journal.trade(3)
+    journal.seal().unlink()
+    journal.trade(4)
+    journal.seal()
+    drain(p)
+    assert [m.message_id for m in bus.messages()] == [f"{IDENTITY}:1", f"{IDENTITY}:4"]
+    report = p.report()
+    assert report.counters["missed"] == 2
+    assert report.trouble == "2 records were never published: 2 to 3 are gone from the journal"
+
+
+def test_a_journal_whose_beginning_is_gone_is_published_from_where_it_begins(journal: Journal, bus: FlakyBus) -> None:
+    journal.trade(1)
+    journal.seal().unlink()
+    journal.trade(2)
+    journal.seal()
+    p = drain(publisher(journal, bus))
+    assert [m.message_id for m in bus.messages()] == [f"{IDENTITY}:2"]
+    assert p.report().counters["missed"] == 0
+
+
+# ---- errors ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_bus_that_refuses_us_at_once_ends_the_publisher(journal: Journal, bus: FlakyBus) -> None:
+    fill(journal)
+    bus.down = ConflictError("the stream is another's")
+    with pytest.raises(ConflictError):
+        publisher(journal, bus).step(0.0)
+
+
+def test_a_bus_that_was_away_at_the_start_may_refuse_us_later_without_an_end(journal: Journal, bus: FlakyBus) -> None:
+    fill(journal)
+    bus.down = unavailable()
+    p = publisher(journal, bus)
+    assert p.step(0.0) > 0
+    bus.down = RejectedError("no right to publish")
+    assert p.step(0.0) > 0
+    assert str(p.report().trouble).startswith("no right to publish; ")
+
+
+def test_the_pause_between_attempts_grows_to_a_limit_and_differs(journal: Journal, bus: FlakyBus) -> None:
+    fill(journal)
+    bus.down = unavailable()
+    p = publisher(journal, bus)
+    pauses = [p.step(0.0) for _ in range(12)]
+    assert pauses[:4] == [0.1, 0.2, 0.4, 0.8]
+    assert pauses[-1] == BACKOFF_TO_S
+    low = Publisher(journal.root, bus, target(), Options("md"), scan_idle_s=0.0, jitter=lambda: 0.0)
+    assert low.step(0.0) == 0.05
+
+
+def test_trouble_says_what_is_behind_and_by_how_much(journal: Journal, bus: FlakyBus) -> None:
+    records = fill(journal)
+    bus.down = unavailable()
+    p = Publisher(journal.root, bus, target(), Options("md"), scan_idle_s=0.0, wall_ns=lambda: journal.now + 90 * 10**9)
+    p.step(0.0)
+    report = p.report()
+    assert (report.number, report.end, report.lag_records) == (0, len(records), len(records))
+    assert report.trouble == f"the bus cannot be reached; {len(records)} records behind, the oldest for 90 s"
+    bus.down = None
+    drain(p)
+    assert p.report().trouble is None and p.report().lag_records == 0 and p.report().lag_s == 0.0
+
+
+def test_what_the_publisher_counts_has_its_metrics() -> None:
+    known = {spec.name for spec in METRICS}
+    assert {f"ssmd_publisher_{name}" for name in COUNTERS} <= known
+
+
+def test_counters_say_what_was_confirmed(journal: Journal, bus: FlakyBus) -> None:
+    records = fill(journal)
+    singles = drain(publisher(journal, bus)).report().counters
+    assert singles["messages"] == singles["records"] == len(records)
+    assert singles["bytes"] == sum(len(record.raw) for record in records)
+    cursor.path_of(journal.root).unlink()
+    batches = drain(publisher(journal, FlakyBus(), "batches")).report().counters
+    assert batches["records"] == len(records) and batches["messages"] < len(records)
+
+
+# ---- cursor and lock -------------------------------------------------------------------------------------------------
+
+
+def test_a_cursor_that_is_ahead_of_the_journal_is_refused_and_explained(journal: Journal, bus: FlakyBus) -> None:
+    records = fill(journal)
+    cursor.save(journal.root, target(), Cursor(records[-1].number + 5, records[-1].number + 5, 9))
+    with pytest.raises(UsageError) as refused:
+        publisher(journal, bus)
+    words = str(refused.value)
+    assert f"records up to {records[-1].number + 5} were published" in words
+    assert f"ends at {records[-1].number}:" in words
+    assert "journal.id" in words
+
+
+def test_a_cursor_of_another_journal_is_refused(journal: Journal, bus: FlakyBus) -> None:
+    fill(journal)
+    cursor.save(journal.root, target(journal="kalshi-ffffffffffff"), Cursor(1, 1, 1))
+    with pytest.raises(UsageError, match="the cursor of journal kalshi-ffffffffffff") as refused:
+        publisher(journal, bus)
+    assert "--move-to" in str(refused.value)
+
+
+def test_a_cursor_of_another_bus_is_refused_and_says_how_to_go_on(journal: Journal, bus: FlakyBus) -> None:
+    fill(journal)
+    cursor.save(journal.root, target(url="nats://old:4222"), Cursor(7, 7, 9))
+    with pytest.raises(UsageError, match=r"url 'nats://old:4222', now 'nats://127\.0\.0\.1:4222'") as refused:
+        publisher(journal, bus)
+    assert "--move-to 8" in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"number": "x"}', "\x00" * 100])
+def test_a_broken_cursor_is_refused(journal: Journal, bus: FlakyBus, text: str) -> None:
+    fill(journal)
+    cursor.path_of(journal.root).write_text(text)
+    with pytest.raises(UsageError, match="no cursor of a publisher"):
+        publisher(journal, bus)
+
+
+def test_another_mode_goes_on_from_the_same_place(journal: Journal, bus: FlakyBus) -> None:
+    fill(journal)
+    drain(publisher(journal, bus)).finish()
+    journal.trade(1)
+    journal.seal()
+    drain(publisher(journal, bus, "batches"))
+    number = stored(journal)[-1].number
+    assert bus.messages()[-1].message_id == f"{IDENTITY}:{number}-{number}:trade"
+
+
+def test_a_cursor_can_be_moved_and_what_is_on_the_bus_stays_single(journal: Journal, bus: FlakyBus) -> None:
+    records = fill(journal)
+    drain(publisher(journal, bus)).finish()
+    bus.forget_ids()
+    move(journal.root, target(), 3)
+    drain(publisher(journal, bus))
+    assert_on_bus(bus, records, "records")
+    move(journal.root, target(url="nats://new:4222"), 3)
+    new = FlakyBus()
+    p = Publisher(journal.root, new, target(url="nats://new:4222"), Options("md"), scan_idle_s=0.0)
+    drain(p)
+    assert [m.message_id for m in new.messages()] == [f"{IDENTITY}:{r.number}" for r in records[2:]]
+
+
+def test_the_second_publisher_of_a_journal_is_refused_with_the_first_one_s_pid(tmp_path: Path) -> None:
+    with cursor.locked(tmp_path):
+        second = cursor.locked(tmp_path, patience_s=0)
+        with pytest.raises(UsageError, match=f"published already, by process {os.getpid()}"):
+            second.__enter__()
+    with cursor.locked(tmp_path, patience_s=0):
+        pass
+
+
+def test_the_cursor_file_holds_no_more_than_the_table_says(journal: Journal, bus: FlakyBus) -> None:
+    records = fill(journal)
+    drain(publisher(journal, bus)).finish()
+    last = records[-1].number
+    known = json.loads(cursor.path_of(journal.root).read_text())
+    assert [known.pop(name) for name in ("number", "sent", "sequence")] == [last, last, last]
+    bus_of_it = {"url": "nats://127.0.0.1:4222", "stream": "SSMD", "prefix": "md"}
+    assert known == {"journal": IDENTITY, "publish": "records", **bus_of_it}
