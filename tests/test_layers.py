@@ -32,6 +32,7 @@ LAYERS: dict[int, tuple[str, ...]] = {
         "ssmd.tally",
         "ssmd.kalshi",
         "ssmd.middleware.interfaces",
+        "ssmd.middleware.journal_limits",
         "ssmd.middleware.keys",
         "ssmd.middleware.names",
     ),

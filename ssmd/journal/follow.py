@@ -76,6 +76,16 @@ class Follower:
         for tail in list(self._tails.values()):
             yield from tail.step(self._limit_bytes)
 
+    def position(self, journal: Path) -> int:
+        """Number of the last record of a journal (its folder) that was read or passed over, 0 = none yet."""
+        tail = self._tails.get(journal)
+        return tail.last_number if tail is not None else 0
+
+    def first(self, journal: Path) -> int:
+        """Number of the first record of a journal that is given; batches may begin before it."""
+        tail = self._tails.get(journal)
+        return tail.first if tail is not None else 0
+
     def close(self) -> None:
         for tail in self._tails.values():
             tail.close()
@@ -92,7 +102,8 @@ class Follower:
         if start.at == "end":
             start = Start.number((end_of(segments) or 0) + 1)
         tail = _Tail(self.damage, start, self._proved_only)
-        tail.skip(before(segments, start))
+        passed = before(segments, start)
+        tail.skip(passed, segments[len(passed)].first_number - 1 if len(passed) < len(segments) else 0)
         return tail
 
 
@@ -102,6 +113,7 @@ class _Tail:
     def __init__(self, damage: list[Damage], start: Start, proved_only: bool) -> None:
         self.first = start.value if start.at == "number" else 0  # numbers below are not given
         self._from = ViewReader(Filter(_NUMBERED.kinds, from_ns=start.value)) if start.at == "time" else None
+        self.last_number = 0  # of the last batch, given or not
         self._damage = damage
         self._proved_only = proved_only
         self._reader: SegmentReader | None = None
@@ -116,9 +128,11 @@ class _Tail:
             return False
         return reader is None or reader.walk.final or not _still_open(reader.segment)
 
-    def skip(self, segments: list[Segment]) -> None:
-        """These are not read: all they hold lies before the start."""
-        self._last = max([self._last, *map(_order, segments)])
+    def skip(self, segments: list[Segment], last_number: int) -> None:
+        """These are not read: all they hold, up to a number, lies before the start."""
+        if segments:
+            self._last = max(map(_order, segments))
+            self.last_number = max(last_number, 0)
 
     def offer(self, segment: Segment) -> None:
         """A segment that was listed; those already read are not taken again."""
@@ -128,6 +142,7 @@ class _Tail:
     def step(self, limit_bytes: int) -> Iterator[tuple[Segment, Batch]]:
         given = 0
         for segment, batch in self._batches():
+            self.last_number = batch.last_number
             if not self._admits(segment, batch):
                 continue
             given += batch.size_bytes
@@ -188,11 +203,13 @@ class _Tail:
             self._cut_back(reader)
             yield from self._read()
         tail = reader.finish(sealed=not _still_open(reader.segment))
-        if reader.damage is not None:
-            self._damage.append(reader.damage)
         self.close()
-        if tail is not None:
-            yield reader.segment, tail
+        try:
+            if tail is not None:
+                yield reader.segment, tail
+        finally:
+            if reader.damage is not None:
+                self._damage.append(reader.damage)
 
     def _shrunk(self) -> None:
         """Recovery cut the segment and sealed it: nothing will ever come at the place where we wait."""

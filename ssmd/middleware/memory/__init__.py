@@ -1,7 +1,8 @@
 """The memory twins of the middleware: the references of the contract suites. They live and die with their process."""
 
 from ssmd.middleware.memory.cache import MemoryCache
+from ssmd.middleware.memory.journal import MemoryJournal
 from ssmd.middleware.memory.storage import MemoryStorage
 from ssmd.middleware.memory.transport import MemoryTransport
 
-__all__ = ["MemoryCache", "MemoryStorage", "MemoryTransport"]
+__all__ = ["MemoryCache", "MemoryJournal", "MemoryStorage", "MemoryTransport"]
