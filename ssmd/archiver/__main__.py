@@ -1,33 +1,36 @@
-"""`python -m ssmd.archiver`: looks for sealed segments and archives them, until SIGTERM or SIGINT.
+"""`python -m ssmd.archiver`: archives sealed segments, and copies them to where the environment says, until a signal.
 
-A stop ends after the step in hand; sealed segments that have no manifest yet get one first, as far as two seconds
-reach (the recorder seals its last segment just before it stops us). Log lines are JSON on standard error.
+SIGTERM and SIGINT end it within two seconds: what was sealed just before is given its manifest first, then the rest as
+far as the time reaches (the recorder seals its last segment just before it stops us). Log lines, and in an environment
+a report a second (ssmd/report.py), are JSON on standard error.
 
-Exit codes: 0 stopped as asked, or (--once) all is archived · 1 (--once) a segment is damaged or could not be
-archived · 2 usage.
+Exit codes: 0 stopped as asked, or (--once) all is archived and copied · 1 (--once) a segment is damaged, or could not
+be archived or copied · 2 usage, configuration, or (--once) the Storage refuses us · 4 it failed.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ssmd import archiver
+from ssmd.archiver.retention import Rule
+from ssmd.archiver.service import ENDING, Destination, Service, say
 from ssmd.cli import options as flags
-from ssmd.errors import EXIT_INCOMPLETE, EXIT_OK, DamageError, SsmdError, UsageError
-from ssmd.journal.paths import Segment, feed_root
+from ssmd.errors import EXIT_INCOMPLETE, EXIT_OK, SsmdError, UsageError
+from ssmd.journal.paths import feed_root
 
-LOOK_EVERY_S = 1.0
-LAST_LOOK_S = 2.0
-ENDING = frozenset({signal.SIGTERM, signal.SIGINT})
+if TYPE_CHECKING:
+    from ssmd.environment import Environment
+
+WAIT_FOR_OTHER_S = 10.0  # one that is being stopped
 
 
 def parser() -> argparse.ArgumentParser:
@@ -42,8 +45,8 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def settings(given: argparse.Namespace) -> tuple[Path, archiver.Options]:
-    """Where to look and what to do. Raises UsageError."""
+def settings(given: argparse.Namespace) -> tuple[Path, archiver.Options, Destination | None]:
+    """Where to look, what to do, and where to copy to. Raises UsageError."""
     if not 1 <= given.level <= 19:
         raise UsageError(f"--level {given.level}: zstd has levels 1 to 19")
     wanted = archiver.Options(compress=not given.keep_uncompressed, level=given.level)
@@ -51,82 +54,46 @@ def settings(given: argparse.Namespace) -> tuple[Path, archiver.Options]:
         environment = flags.load(given)
         if not environment.flusher.compress:
             wanted = replace(wanted, compress=False)
-        return feed_root(environment.storage.path, environment.feed), wanted
+        return feed_root(environment.storage.path, environment.feed), wanted, destination(environment)
     if given.data is None:
         raise UsageError("where to look is not said", hint="give --data DIR, or -e ENV")
-    return Path(given.data), wanted
+    return Path(given.data), wanted, None
 
 
-class Service:
-    """The loop around `archiver.archive`. Signals are blocked and asked for, so that no step is cut short."""
+def destination(environment: Environment) -> Destination | None:
+    """What the environment's `storage` asks for; None: segments stay where they are."""
+    from ssmd import host  # brings pydantic: not for --data
+    from ssmd.middleware.factory import MiddlewareFactory
 
-    def __init__(self, root: Path, wanted: archiver.Options) -> None:
-        self._root = root
-        self._wanted = wanted
-        self._done: set[Path] = set()
-        self._failed: dict[Path, SsmdError] = {}  # each told once; damaged segments are left as they are
-        self._ending = False
-
-    def run(self) -> None:
-        """Until a signal comes."""
-        while not self._ends(0):
-            self.look()
-            self._ends(LOOK_EVERY_S)
-        self._last_look()
-
-    def look(self) -> int:
-        """Archives all that is waiting; gives how many segments could not be."""
-        for segment in archiver.pending([self._root], self._wanted, known=self._done):
-            if not self._is_damaged(segment) and not self._archive(segment):
-                break
-        return len(self._failed)
-
-    def _is_damaged(self, segment: Segment) -> bool:
-        return isinstance(self._failed.get(segment.path), DamageError)
-
-    def _archive(self, segment: Segment) -> bool:
-        began = time.monotonic()
-        try:
-            if not archiver.archive(segment, self._wanted, self._go_on):
-                return False
-        except SsmdError as error:
-            self._tell(segment, error)
-            return True
-        self._failed.pop(segment.path, None)
-        say("archived", segment=archiver.name_of(segment), seconds=round(time.monotonic() - began, 3))
-        return True
-
-    def _tell(self, segment: Segment, error: SsmdError) -> None:
-        """A failure, unless it is the one that was told before: on a full disk it comes again each second."""
-        if str(self._failed.get(segment.path)) != str(error):
-            say("not archived", level="error", segment=str(segment.path), reason=str(error))
-        self._failed[segment.path] = error
-
-    def _last_look(self) -> None:
-        """Manifests for what was sealed while we were being stopped."""
-        deadline = time.monotonic() + LAST_LOOK_S
-        only_manifests = replace(self._wanted, compress=False)
-        for segment in reversed(archiver.pending([self._root], only_manifests, known=self._done)):
-            if time.monotonic() > deadline or self._is_damaged(segment):
-                continue
-            try:
-                archiver.archive(segment, only_manifests)
-            except SsmdError as error:
-                self._tell(segment, error)
-
-    def _go_on(self, step: str, segment: Segment) -> bool:
-        return not self._ends(0)
-
-    def _ends(self, wait_s: float) -> bool:
-        self._ending = self._ending or signal.sigtimedwait(ENDING, wait_s) is not None
-        return self._ending
+    section = environment.storage
+    made = MiddlewareFactory(environment, host.secret_reader(environment)).storage()
+    if made is None:
+        return None
+    rule = None
+    if section.retain_days is not None:
+        rule = Rule(after_s=section.retain_days * 86_400, published=environment.transport.type == "nats")
+    return Destination(made, place(environment), section.prefix, environment.feed, rule)
 
 
-def say(event: str, *, level: str = "info", **fields: object) -> None:
-    """One JSON line for the log."""
-    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    line = {"part": "archiver", **fields, "event": event, "level": level, "timestamp": now}
-    print(json.dumps(line), file=sys.stderr, flush=True)
+def place(environment: Environment) -> str:
+    """How people call the Storage, and how marks name it."""
+    section = environment.storage
+    if section.type == "s3":
+        return f"s3://{section.bucket}" + (f" at {section.endpoint}" if section.endpoint else "")
+    return f"file://{section.archive}"
+
+
+def once(service: Service) -> int:
+    """Archives and copies what there is."""
+    deadline = time.monotonic() + WAIT_FOR_OTHER_S
+    while not service.is_ours():
+        if time.monotonic() > deadline:
+            raise UsageError("another archiver works on this journal", hint="stop it first: it does the same work")
+        time.sleep(0.05)
+    left = service.look()
+    if service.refused is not None:
+        raise service.refused
+    return EXIT_INCOMPLETE if left else EXIT_OK
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -134,19 +101,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     try:
         given = parser().parse_args(arguments)
-        root, wanted = settings(given)
+        root, wanted, target = settings(given)
+        service = Service(root, wanted, target)
+        if given.once:
+            return once(service)
+        os.nice(10)  # recording comes first
+        say("started", root=str(root), copies_to=target.place if target else None)
+        service.run(reports=given.environment is not None)
     except SsmdError as error:
         print(f"ssmd.archiver: {error}", file=sys.stderr)
         return error.exit_code
-    service = Service(root, wanted)
-    if given.once:
-        return EXIT_INCOMPLETE if service.look() else EXIT_OK
-    os.nice(10)  # recording comes first
-    say("started", root=str(root))
-    service.run()
     say("stopped")
     return EXIT_OK
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stderr.flush()
+    os._exit(code)  # a worker that hangs in a Storage is not waited for: every step of it can be killed

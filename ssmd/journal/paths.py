@@ -5,6 +5,7 @@
                                                                           .capnp.zst      sealed and compressed
                                                                           .manifest.json  of a sealed one
                                                                           .capnp.cut      bytes that recovery cut off
+                                                                          .archived.json  proof of a copy elsewhere
 
 The time is that of the segment's first record, in UTC; the folder is the trading day that the environment's
 schedule gives it. Nothing that the exchange sends becomes part of a path: the feed is a whitelisted word, all else is
@@ -27,9 +28,11 @@ OPEN = ".capnp.open"
 COMPRESSED = ".capnp.zst"
 MANIFEST = ".manifest.json"
 CUT = ".capnp.cut"
+ARCHIVED = ".archived.json"
+ARCHIVER_CURSOR = "archiver.cursor"  # in the journal's folder: JSON, `number` = the last record that is in `place`
 
 _FEED = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\Z")
-_DAY = re.compile(r"\d{4}-\d{2}-\d{2}\Z")
+DAY = re.compile(r"\d{4}-\d{2}-\d{2}\Z", re.ASCII)
 _STEM = re.compile(r"(\d{8}T\d{6}Z)-(\d{12,20})\Z")
 _NS = 1_000_000_000
 
@@ -59,7 +62,7 @@ class Segment:
     def journal(self) -> Path:
         """The folder of the feed: segments of one journal share it."""
         folder = self.path.parent
-        return folder.parent if _DAY.match(folder.name) else folder
+        return folder.parent if DAY.match(folder.name) else folder
 
     @property
     def sealed(self) -> bool:

@@ -1,0 +1,226 @@
+"""What waits for the Storage, and how it goes on when the Storage does not answer.
+
+`step` copies every segment that waits (ssmd.archiver.upload) and removes local copies that may go (retention); it never
+raises what the Storage or one segment did wrong. A Storage that fails as a whole is left alone for a time that doubles
+up to a minute, with jitter, for ever. A segment that fails alone (another's object in its place, damaged bytes) is
+told, does not hold up the others, and is tried again after ten minutes. How far the copies reach without a hole is
+kept in `archiver.cursor` beside the journal, for those who find that its beginning is no longer here.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ssmd.archiver import GoOn, always, name_of
+from ssmd.archiver.retention import Rule, expire
+from ssmd.archiver.upload import Mark, Target, read_mark, upload
+from ssmd.errors import (
+    ConflictError,
+    DamageError,
+    LimitError,
+    MiddlewareError,
+    MissingObjectError,
+    RejectedError,
+    SsmdError,
+    StorageError,
+    UnavailableError,
+)
+from ssmd.journal import manifest
+from ssmd.journal.files import replace_file
+from ssmd.journal.paths import ARCHIVER_CURSOR, Segment
+
+FIRST_WAIT_S = 1.0
+LONGEST_WAIT_S = 60.0
+AGAIN_S = 600.0  # one segment that failed alone
+EXPIRE_EVERY_S = 10.0
+SLOW_S = 30.0  # one step of the Storage that takes longer is told
+
+Say = Callable[..., None]  # (event, level=..., **fields)
+
+
+@dataclass(slots=True)
+class Counters:
+    """Since the process began."""
+
+    objects: int = 0
+    bytes: int = 0
+    retries: int = 0
+    removed: int = 0
+
+
+class Outbox:
+    """One journal's way to one Storage. `step` belongs to one thread; what is read beside it may be a moment old."""
+
+    def __init__(
+        self,
+        root: Path,
+        target: Target,
+        rule: Rule | None,
+        *,
+        say: Say,
+        monotonic: Callable[[], float] = time.monotonic,
+        now_ns: Callable[[], int] = time.time_ns,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self.counters = Counters()
+        self.refused: RejectedError | None = None  # the Storage's last word, if it was that
+        self._root, self._target, self._rule = root, target, rule
+        self._say, self._monotonic, self._now_ns, self._jitter = say, monotonic, now_ns, jitter
+        self._marks: dict[str, Mark | None] = {}
+        self._failed: dict[str, tuple[SsmdError, float]] = {}  # by stem; when it is tried again
+        self._trouble: str | None = None
+        self._failures = 0
+        self._not_before = 0.0
+        self._expire_at = 0.0
+        self._checked = False
+        self._busy: tuple[str, float] | None = None
+        self._cursor = read_cursor(root, target.place)
+
+    @property
+    def cursor(self) -> int:
+        """The last record up to which every one is proved to be in the Storage."""
+        return self._cursor
+
+    @property
+    def healthy(self) -> bool:
+        return self._trouble is None and not self._failed
+
+    def trouble(self) -> str | None:
+        """What is wrong now, in a sentence."""
+        busy, failed = self._busy, next(iter(self._failed.values()), None)
+        if self._trouble is not None:
+            wait_s = max(self._not_before - self._monotonic(), 0.0)
+            return f"{self._trouble}; next attempt in {wait_s:.0f} s"
+        if busy is not None and self._monotonic() - busy[1] > SLOW_S:
+            return f"{self._target.place} is slow: {busy[0]} is under way for {self._monotonic() - busy[1]:.0f} s"
+        return sentence(failed[0]) if failed is not None else None
+
+    def waiting(self, segments: Sequence[Segment]) -> list[Segment]:
+        """Of sealed segments those that are not proved to be in the Storage, in their order."""
+        return [segment for segment in segments if self.mark(segment) is None]
+
+    def mark(self, segment: Segment) -> Mark | None:
+        if self._marks.get(segment.stem) is None:
+            self._marks[segment.stem] = read_mark(segment, self._target.place)
+        return self._marks[segment.stem]
+
+    def step(self, segments: Sequence[Segment], go_on: GoOn = always) -> None:
+        """All that can be done now for these sealed segments, oldest first."""
+        if self._monotonic() < self._not_before:
+            return
+        try:
+            if not self._checked:
+                self._busy = ("the first question", self._monotonic())
+                self._target.storage.check(writable=True)
+                self._checked = True
+            for segment in self.waiting(segments):
+                if not self._upload(segment, go_on):
+                    break
+            self._advance(segments)
+            self._expire(go_on)
+        except (UnavailableError, RejectedError) as error:
+            self._storage_failed(error)
+        else:
+            self._storage_works()
+        finally:
+            self._busy = None
+
+    # ---- one segment -------------------------------------------------------------------------------------------------
+
+    def _upload(self, segment: Segment, go_on: GoOn) -> bool:
+        """False when a stop was asked for."""
+        if not manifest.path_of(segment).exists() or self._monotonic() < self._failed.get(segment.stem, (None, 0.0))[1]:
+            return True
+        began = self._monotonic()
+        self._busy = (f"the copy of {name_of(segment)}", began)
+        try:
+            done = upload(segment, self._target, now_ns=self._now_ns, go_on=go_on)
+        except (ConflictError, DamageError, LimitError, MissingObjectError, StorageError) as error:
+            self._segment_failed(segment, error)
+            return True
+        self.counters.objects += done.objects
+        self.counters.bytes += done.bytes
+        if done.mark is None:
+            return False
+        self._marks[segment.stem] = done.mark
+        self._failed.pop(segment.stem, None)
+        seconds = round(self._monotonic() - began, 3)
+        self._say("uploaded", segment=name_of(segment), objects=done.objects, bytes=done.bytes, seconds=seconds)
+        return True
+
+    def _segment_failed(self, segment: Segment, error: SsmdError) -> None:
+        known = self._failed.get(segment.stem)
+        if known is None or str(known[0]) != str(error):
+            self._say("not uploaded", level="error", segment=str(segment.path), reason=str(error))
+        passing = isinstance(error, MissingObjectError | StorageError)
+        self._failed[segment.stem] = (error, self._monotonic() + (FIRST_WAIT_S if passing else AGAIN_S))
+
+    def _advance(self, segments: Sequence[Segment]) -> None:
+        """The cursor, up to the first segment that is not in the Storage."""
+        number = self._cursor
+        for segment in segments:
+            mark = self.mark(segment)
+            if mark is None:
+                break
+            number = max(number, mark.last_number)
+        if number > self._cursor:
+            try:
+                write_cursor(self._root, self._target.place, number)
+            except OSError:  # a full disk: the marks say it all, this is for people
+                return
+            self._cursor = number
+
+    # ---- local copies ------------------------------------------------------------------------------------------------
+
+    def _expire(self, go_on: GoOn) -> None:
+        if self._rule is None or self._monotonic() < self._expire_at:
+            return
+        self._busy = ("the question for what was copied", self._monotonic())
+        try:
+            for segment in expire(self._root, self._target, self._rule, now_ns=self._now_ns(), go_on=go_on):
+                self.counters.removed += 1
+                self._say("removed here", segment=name_of(segment), kept_in=self._target.place)
+        except (ConflictError, StorageError) as error:
+            self._marks.clear()
+            self._say("not removed", level="error", reason=str(error))
+        self._expire_at = self._monotonic() + EXPIRE_EVERY_S
+
+    # ---- the Storage as a whole --------------------------------------------------------------------------------------
+
+    def _storage_failed(self, error: MiddlewareError) -> None:
+        self._failures += 1
+        self.counters.retries += 1
+        self.refused = error if isinstance(error, RejectedError) else None
+        wait_s = min(FIRST_WAIT_S * 2.0 ** min(self._failures - 1, 30), LONGEST_WAIT_S) * (0.5 + self._jitter() / 2)
+        self._not_before = self._monotonic() + wait_s
+        told, self._trouble = self._trouble, sentence(error)
+        if told != self._trouble:
+            self._say("the storage does not take segments", level="warning", reason=str(error), evidence=error.evidence)
+
+    def _storage_works(self) -> None:
+        if self._trouble is not None:
+            self._say("the storage takes segments again", after_failures=self._failures)
+        self._failures, self._trouble, self.refused = 0, None, None
+
+
+def sentence(error: SsmdError) -> str:
+    """An error and its hint in one line."""
+    return "; ".join(part for part in (str(error.args[0]), error.hint) if part)
+
+
+def read_cursor(root: Path, place: str) -> int:
+    """The last record that was proved to be in this place, 0 = none was, or it is not known."""
+    try:
+        held = json.loads((root / ARCHIVER_CURSOR).read_bytes())
+        return int(held["number"]) if held["place"] == place else 0
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return 0
+
+
+def write_cursor(root: Path, place: str, number: int) -> None:
+    replace_file(root / ARCHIVER_CURSOR, json.dumps({"number": number, "place": place}).encode() + b"\n")
