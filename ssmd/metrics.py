@@ -59,6 +59,12 @@ METRICS: tuple[MetricSpec, ...] = (
     MetricSpec("ssmd_cursor_lag_records", "gauge", "Records that a helper could do and has not done", "cursor"),
     MetricSpec("ssmd_cursor_lag_seconds", "gauge", "Age of the oldest of those, 0 = there is none", "cursor"),
     # What helpers count: `counters` of their reports, ssmd_{part}_{counter}
+    MetricSpec("ssmd_archiver_objects", "counter", "Objects put into the storage: segments and their manifests"),
+    MetricSpec("ssmd_archiver_bytes", "counter", "Bytes of those objects"),
+    MetricSpec(
+        "ssmd_archiver_retries", "counter", "Times the storage did not take segments, and was left alone for a while"
+    ),
+    MetricSpec("ssmd_archiver_removed", "counter", "Segments removed here after their copy was proved"),
     MetricSpec("ssmd_publisher_messages", "counter", "Messages that the bus has confirmed"),
     MetricSpec("ssmd_publisher_records", "counter", "Records in those messages"),
     MetricSpec("ssmd_publisher_bytes", "counter", "Payload bytes of those messages"),
