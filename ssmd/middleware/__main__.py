@@ -12,12 +12,14 @@ when it can) · 2 something refuses us, or is not what the environment says.
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
+from urllib.parse import urlsplit
 
 from ssmd import host
 from ssmd.cli import options as flags
@@ -33,6 +35,7 @@ from ssmd.errors import (
 from ssmd.middleware.factory import MiddlewareFactory
 
 LIMIT_S = 5.0
+NATS_PORT = 4222
 
 
 class _Part(Protocol):
@@ -72,13 +75,25 @@ def parts(environment: Environment, factory: MiddlewareFactory) -> list[tuple[st
     found: list[tuple[str, str, Callable[[], None]]] = []
     if transport.type == "nats":
         place = f"{transport.url} stream {transport.stream}"
-        found.append(("transport", place, lambda: _checked(factory.transport(), lambda bus: bus.check())))
+        found.append(("transport", place, lambda: _check_transport(str(transport.url), factory)))
     if storage.type == "s3" or storage.archive is not None:
         place = f"bucket {storage.bucket}" if storage.type == "s3" else str(storage.archive)
         found.append(("storage", place, lambda: _check_storage(factory)))
     if cache.type == "redis":
         found.append(("cache", str(cache.url), lambda: _checked(factory.cache(), lambda cache: cache.check())))
     return found
+
+
+def _check_transport(url: str, factory: MiddlewareFactory) -> None:
+    """A bus connects again and again for as long as it is asked; where nobody listens that is known at once."""
+    bus = factory.transport()
+    parts = urlsplit(url)
+    try:
+        socket.create_connection((parts.hostname, parts.port or NATS_PORT), timeout=LIMIT_S).close()
+    except OSError as error:
+        bus.close()
+        raise UnavailableError(f"the bus at {url} cannot be reached: {error.strerror or error}") from None
+    _checked(bus, lambda bus: bus.check())
 
 
 def _check_storage(factory: MiddlewareFactory) -> None:
