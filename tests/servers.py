@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import json
 import os
 import shutil
 import signal
@@ -18,7 +19,7 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Self
+from typing import Any, Self
 
 import pytest
 
@@ -247,3 +248,20 @@ class NatsServer(Server):
         assert self.process is not None
         words = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+    def api(self, verb: str, body: Mapping[str, object] | None = None) -> dict[str, Any]:
+        """One request to JetStream's API, over a socket of its own: nothing of the code under test is in between."""
+        asked = b"" if body is None else json.dumps(body).encode()
+        with socket.create_connection(("127.0.0.1", self.port), timeout=START_S) as connection:
+            stream = connection.makefile("rb")
+            stream.readline()  # INFO
+            connection.sendall(
+                b'CONNECT {"verbose":false,"headers":true,"no_responders":true}\r\nSUB _INBOX.test 1\r\n'
+                b"PUB $JS.API.%b _INBOX.test %d\r\n%b\r\n" % (verb.encode(), len(asked), asked)
+            )
+            words = stream.readline().split()
+            while words[0] != b"MSG":
+                assert words[0] in (b"PING", b"PONG", b"+OK"), words
+                words = stream.readline().split()
+            answer: dict[str, Any] = json.loads(stream.read(int(words[-1])))
+            return answer

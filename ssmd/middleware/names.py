@@ -26,6 +26,7 @@ FIRST_HEADER = "Ssmd-First"
 LAST_HEADER = "Ssmd-Last"
 COUNT_HEADER = "Ssmd-Count"
 PART_HEADER = "Ssmd-Part"
+WORD = re.compile(r"[A-Za-z0-9_-]{1,64}")  # what names of streams and durable subscriptions are
 
 _OUTSIDE = re.compile(r"[^A-Za-z0-9_-]")
 _OUTSIDE_FILE = re.compile(r"[^A-Za-z0-9._-]")

@@ -24,7 +24,7 @@ from ssmd.errors import (
 )
 from ssmd.middleware.interfaces import Delivery, Message, Receipt, Start
 from ssmd.middleware.interfaces import Subscription as SubscriptionOf
-from ssmd.middleware.names import covers, matches, meets, uncovered
+from ssmd.middleware.names import WORD, matches, meets, uncovered
 
 MIB = 1 << 20
 
@@ -36,12 +36,14 @@ class _Stored:
     message: Message
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Durable:
     """What the bus keeps of a durable subscription: the place from which it gives again, and what was acked there."""
 
+    pattern: str
     begin: int
     acked: set[int] = field(default_factory=set)
+    removed: list[int] = field(default_factory=list)  # places of those that the bus gave up before they were acked
     holder: _StreamSubscription | None = None
 
 
@@ -85,6 +87,7 @@ class MemoryTransport:
         self._last = 0
         self._known: OrderedDict[str, tuple[int, int]] = OrderedDict()  # message id -> place, time
         self._durables: dict[str, _Durable] = {}
+        self._readers: list[_StreamSubscription] = []
         self._servers: list[_Requests] = []
         self._answers: dict[str, bytes | None] = {}  # of requests under way
         self._asked = 0
@@ -153,7 +156,13 @@ class MemoryTransport:
         self._stored.append(_Stored(self._last, now_ns, message))
         self._stored_bytes += len(message.payload)
         while self._over():
-            self._stored_bytes -= len(self._stored.popleft().message.payload)
+            gone = self._stored.popleft()
+            self._stored_bytes -= len(gone.message.payload)
+            for reader in self._readers:
+                reader.lose(gone)
+            for durable in self._durables.values():
+                if gone.sequence >= durable.begin and matches(durable.pattern, gone.message.subject):
+                    durable.removed.append(gone.sequence)
         self._changed.notify_all()
         return Receipt(self._last)
 
@@ -183,17 +192,19 @@ class MemoryTransport:
         with self._open():
             if pending < 1:
                 raise RejectedError("a subscription needs room for at least one message (pending)")
+            if durable is not None and not WORD.fullmatch(durable):
+                raise RejectedError(f"{durable[:80]!r} is no name of a durable subscription: letters, digits, '_', '-'")
             kept = self._durables.get(durable) if durable is not None else None
             begin = kept.begin if kept is not None else self._place(start or Start.end())
-            made = _StreamSubscription(self, pattern, begin, exact=kept is not None or begin > self._last)
+            made = _StreamSubscription(self, pattern, begin)
             if durable is not None:
-                kept = kept or _Durable(begin)
+                kept = kept or _Durable(pattern, begin)
                 if kept.holder is not None:
                     kept.holder.taken_over()
-                kept.holder = made
-                kept.acked.clear()
+                made.missed = len([place for place in kept.removed if place not in kept.acked])
+                kept.holder, made.durable = made, kept
                 self._durables[durable] = kept
-                made.durable = kept
+            self._readers.append(made)
             return made
 
     def _place(self, start: Start) -> int:
@@ -298,27 +309,31 @@ class _Waiting:
 class _StreamSubscription(_Waiting):
     """Reads the bus's own list at its own pace: only what the bus removes is missed."""
 
-    def __init__(self, bus: MemoryTransport, pattern: str, begin: int, *, exact: bool) -> None:
+    def __init__(self, bus: MemoryTransport, pattern: str, begin: int) -> None:
         super().__init__(bus)
         self._pattern = pattern
         self._next = begin
-        self._exact = exact  # messages before the first that is there count as missed
+        self.missed = 0  # messages of ours that were removed unread
         self.durable: _Durable | None = None
+
+    def lose(self, gone: _Stored) -> None:
+        """The bus removes a message."""
+        if gone.sequence >= self._next:
+            self._next = gone.sequence + 1
+            self.missed += matches(self._pattern, gone.message.subject)
 
     def _take(self) -> Delivery | None:
         stored = self._bus._stored
+        if self.missed:
+            missed, self.missed = self.missed, 0
+            raise LaggedError(f"the bus removed {missed} messages before they were read", missed=missed)
         first = stored[0].sequence if stored else self._bus._last + 1
-        if self._next < first:
-            missed, self._next = first - self._next, first
-            if self._exact:
-                whole = all(covers(self._pattern, stored) for stored in self._bus._subjects)
-                raise LaggedError(
-                    f"the bus removed messages before {first} before they were read", missed=missed if whole else 0
-                )
-        self._exact = True
+        self._next = max(self._next, first)
         while self._next <= self._bus._last:
             found = stored[self._next - first]
             self._next += 1
+            if self.durable is not None and found.sequence in self.durable.acked:
+                continue
             if matches(self._pattern, found.message.subject):
                 return Delivery(found.message, found.sequence, found.time_ns, token=found.sequence)
         return None
@@ -332,14 +347,23 @@ class _StreamSubscription(_Waiting):
             while kept.begin <= self._bus._last and (kept.begin in kept.acked or not self._is_ours(kept.begin)):
                 kept.acked.discard(kept.begin)
                 kept.begin += 1
+            kept.removed = [place for place in kept.removed if place >= kept.begin]
 
     def _is_ours(self, sequence: int) -> bool:
         stored = self._bus._stored
         first = stored[0].sequence if stored else self._bus._last + 1
         return sequence >= first and matches(self._pattern, stored[sequence - first].message.subject)
 
+    def unsubscribe(self) -> None:
+        super().unsubscribe()
+        with self._bus._lock:
+            if self in self._bus._readers:
+                self._bus._readers.remove(self)
+
     def taken_over(self) -> None:
-        self._ended = ConflictError("another subscriber took over this durable subscription")
+        """Another subscriber has the name now."""
+        self._ended = self._ended or ConflictError("another subscriber took over this durable subscription")
+        self.unsubscribe()
 
 
 class _Requests(_Waiting):

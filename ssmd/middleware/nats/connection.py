@@ -75,6 +75,9 @@ class Connection:
         self._keeper: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()  # the loop itself holds tasks only weakly
         self._thread = threading.Thread(target=self._run, name="nats", daemon=True)
+
+    def start(self) -> None:
+        """Begins to connect. What must be there with the first connection has said so by `on_connect` before."""
         self._thread.start()
 
     # ---- for callers' threads ----------------------------------------------------------------------------------------
@@ -143,7 +146,8 @@ class Connection:
                 self._turn.clear()  # a refusal of before: this call has a new attempt made
             self._asked.set()
             try:
-                await asyncio.wait_for(self._turn.wait(), timeout_s)
+                async with asyncio.timeout(timeout_s):
+                    await self._turn.wait()
             except TimeoutError:
                 raise self._again(self._trouble) from None
         if self._client is None:
@@ -178,15 +182,14 @@ class Connection:
     async def _end(self) -> None:
         client, self._client = self._client, None
         self._trouble = UnavailableError("the connection to the bus was closed")
-        mine = {asyncio.current_task(), self._keeper}
         if self._keeper is not None:
-            self._keeper.cancel()
+            await end_task(self._keeper)
+        for task in list(self._tasks):
+            await end_task(task)
         if client is not None:
             await _quietly(client.close())
-        others = [task for task in asyncio.all_tasks() if task not in mine]
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            await end_task(task)
 
     async def _keep(self) -> None:
         """Connects again for ever; a refusal waits until someone asks."""
@@ -304,6 +307,13 @@ def _translate(url: str, errors: list[BaseException]) -> MiddlewareError:
     if "does not offer TLS" in words:
         return RejectedError(f"the bus at {url} does not speak TLS, which tls:// asks for", evidence=words)
     return UnavailableError(f"the bus at {url} cannot be reached", evidence=words)
+
+
+async def end_task(task: asyncio.Task[Any]) -> None:
+    """Cancels a task until it ends: nats-py swallows a cancellation that reaches it while it flushes."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=0.05)
 
 
 async def _quietly(work: Awaitable[object]) -> None:

@@ -266,20 +266,43 @@ class Publisher:
         transport = client._transport
         assert transport is not None  # it was connected, see _fly
         limit = facts.max_payload_bytes(client.max_payload)
-        inbox, base, count = self._inbox, flight.base, len(messages)
         index, unsure = 0, 0  # unsure: messages until the room is looked at again
         single = False
-        while index < count and flight.failure is None:
+        while index < len(messages) and flight.failure is None:
             if facts.refuses_when_full and unsure <= 0:
                 facts = await stream_facts(client, self._stream)
                 single = not facts.has_room(NEAR_FULL * WINDOW_MESSAGES, NEAR_FULL * WINDOW_BYTES)
                 unsure = WINDOW_MESSAGES
-            most = 1 if single else WRITE_MESSAGES
-            lines: list[bytes] = []
-            size = 0
-            while index < count and size < WRITE_BYTES and len(lines) < most:
+            lines, wrong = self._lines(messages, index, flight.base, 1 if single else WRITE_MESSAGES, limit, facts)
+            if lines:
+                await transport.drain()  # type: ignore[no-untyped-call]
+                if self._connection.client is not client:
+                    return  # what happened is in flight.failure
+                block = b"".join(lines)
+                transport.write(block)
+                flight.sent += len(lines)
+                index += len(lines)
+                unsure -= len(lines)
+                window = min(WINDOW_MESSAGES, max(WINDOW_BYTES * len(lines) // len(block), 1))
+                if single:
+                    await flight.until(0)
+                elif flight.sent - flight.answered >= window:
+                    await flight.until(window // 2)
+            if wrong is not None:
+                await flight.until(0)
+                raise wrong
+
+    def _lines(
+        self, messages: Sequence[Message], index: int, base: int, most: int, limit: int, facts: StreamFacts
+    ) -> tuple[list[bytes], MiddlewareError | None]:
+        """The next messages, as many as one write takes, up to the first that cannot be sent, and why it cannot."""
+        inbox, covered = self._inbox, self._covered
+        lines: list[bytes] = []
+        size, end = 0, min(index + most, len(messages))
+        try:
+            while index < end and size < WRITE_BYTES:
                 message = messages[index]
-                if message.subject not in self._covered:
+                if message.subject not in covered:
                     self._cover(message.subject, facts)
                 line = encode(message, inbox, base + index)
                 if len(line) > limit:
@@ -287,17 +310,9 @@ class Publisher:
                 lines.append(line)
                 size += len(line)
                 index += 1
-            await transport.drain()  # type: ignore[no-untyped-call]
-            if self._connection.client is not client:
-                return  # what was lost is in flight.failure
-            flight.sent += len(lines)
-            unsure -= len(lines)
-            transport.write(b"".join(lines))
-            window = min(WINDOW_MESSAGES, max(WINDOW_BYTES * len(lines) // size, 1))
-            if single:
-                await flight.until(0)
-            elif flight.sent - flight.answered >= window:
-                await flight.until(window // 2)
+        except MiddlewareError as error:
+            return lines, error
+        return lines, None
 
     def _cover(self, subject: str, facts: StreamFacts) -> None:
         """Raises unless our stream stores this subject. Before it is sent: what comes after it must not overtake it."""

@@ -33,8 +33,8 @@ from nats.aio.msg import Msg
 
 from ssmd.errors import ConflictError, LaggedError, MiddlewareError, RejectedError, UnavailableError
 from ssmd.middleware.interfaces import Delivery, Message, Start
-from ssmd.middleware.names import covers
-from ssmd.middleware.nats.connection import Connection
+from ssmd.middleware.names import WORD, covers
+from ssmd.middleware.nats.connection import Connection, end_task
 from ssmd.middleware.nats.stream import NS, StreamFacts, api, stream_facts
 
 PULL_MESSAGES: Final = 1000  # at most in one request
@@ -43,8 +43,10 @@ PULL_GRACE_S: Final = 3.0  # no answer at all for so long after that: the consum
 ABANDONED_S: Final = 60.0  # the server removes an ephemeral consumer that nobody asks
 ACK_WAIT_S: Final = 86_400.0  # the server gives nothing again by itself: the next subscriber asks for it
 RETRY_S: Final = 0.2
+COMPLETE: Final = ""  # all that a request asked for came
+SILENT: Final = "?"  # nothing came, not even that nothing did
+FINE: Final = (COMPLETE, "404", "408")  # the two: there is no more
 CALL_TIMEOUT_S: Final = 5.0
-NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MESSAGE_ID: Final = "Nats-Msg-Id"
 
 
@@ -108,11 +110,15 @@ class _Queue:
         return item
 
 
-def place_of(reply: str) -> tuple[int, int, int]:
-    """Place in the stream, time (UTC ns) and number of messages behind it, from the subject that acknowledges one."""
+def place_of(reply: str) -> tuple[int, int]:
+    """Place in the stream and time (UTC ns) of a message, from the subject that acknowledges it:
+
+    $JS.ACK.<stream>.<consumer>.<deliveries>.<place>.<number here>.<time>.<messages behind it>, since 2.10 optionally
+    with a domain and an account in front.
+    """
     words = reply.split(".")
-    shift = 4 if len(words) < 11 else 6  # with a domain and an account in front since 2.10
-    return int(words[shift + 1]), int(words[shift + 3]), int(words[shift + 4])
+    shift = 5 if len(words) < 11 else 7
+    return int(words[shift]), int(words[shift + 2])
 
 
 def delivery_of(message: Msg, sequence: int, time_ns: int) -> Delivery:
@@ -134,7 +140,7 @@ class StreamSubscription:
     ) -> None:
         if pending < 1:
             raise RejectedError("a subscription needs room for at least one message (pending)")
-        if durable is not None and not NAME.fullmatch(durable):
+        if durable is not None and not WORD.fullmatch(durable):
             raise RejectedError(f"{durable[:80]!r} is no name of a durable subscription: letters, digits, '_', '-'")
         self._connection = connection
         self._stream = stream
@@ -144,13 +150,17 @@ class StreamSubscription:
         self._pending = pending
         self._generation = 0
         self._position: int | None = None  # None: the first message that comes decides it
-        self._whole = False  # the pattern is all that the stream stores
+        self._whole = False  # the pattern is all that the stream stores: every hole in the places is a loss
+        self._seen: int | None = None  # everything up to there was given or is not ours (>= position)
+        self._least = start.value if start.at == "number" else 0  # JetStream takes one beyond the end for the next one
         self._consumer: str | None = None
         self._queue = _Queue(pending, lambda: connection.soon(self._more))
         self._wanted = asyncio.Event()
         self._answered = asyncio.Event()
         self._outstanding = 0
-        self._status: str | None = None
+        self._status = COMPLETE
+        self._holding = False
+        self._held: list[Msg] = []
         self._unacked: set[int] = set()
         self._acks: deque[str] = deque()
         self._lock = threading.Lock()  # for the two above
@@ -197,7 +207,7 @@ class StreamSubscription:
         self._wanted.set()
 
     async def _pump(self) -> None:
-        while True:
+        while not self._ended:
             try:
                 client = await self._connection.connected(CALL_TIMEOUT_S)
                 if self._consumer is None:
@@ -218,61 +228,83 @@ class StreamSubscription:
         """Asks for messages as long as there is room for them; returns when connection or consumer are gone."""
         inbox = client.new_inbox()
         subscription = await client.subscribe(inbox, cb=self._take, pending_msgs_limit=0, pending_bytes_limit=0)
-        self._outstanding = 0
+        least = max(self._pending // 2, 1)
+        caught_up = False
         try:
-            while self._connection.client is client:
-                room = self._queue.room()
-                if room < max(self._pending // 2, 1):
-                    self._wanted.clear()
-                    if self._queue.room() < max(self._pending // 2, 1):
-                        await self._wanted.wait()
-                    continue
-                facts = await stream_facts(client, self._stream)
-                self._look_for_hole(facts)
-                if not await self._ask(client, inbox, min(room, PULL_MESSAGES)):
+            while self._connection.client is client and not self._ended:
+                if caught_up:
+                    self._seen = max(self._seen or 0, (await stream_facts(client, self._stream)).last)
+                await self._until_room(least)
+                status = await self._ask(client, inbox, min(self._queue.room(), PULL_MESSAGES))
+                if status not in FINE:
                     return
-                if self._status == "408" and self._position is not None:
-                    self._position = max(self._position, facts.last)  # all that matched up to there has come
+                caught_up = status != COMPLETE
         finally:
+            self._held.clear()
             if self._connection.client is client:
                 await subscription.unsubscribe()
 
-    async def _ask(self, client: Client, inbox: str, messages: int) -> bool:
-        """One pull request and its answers. False: the consumer is gone."""
-        self._outstanding = messages
-        self._status = None
+    async def _until_room(self, least: int) -> None:
+        while self._queue.room() < least:
+            self._wanted.clear()
+            if self._queue.room() < least:
+                await self._wanted.wait()
+
+    async def _ask(self, client: Client, inbox: str, messages: int) -> str:
+        """One pull request and its answers; gives the status that ended it.
+
+        What it brings is held until the stream was looked at: what the stream had removed by then, and we had not seen,
+        is what was missed, and its error belongs in front of what came.
+        """
+        self._outstanding, self._status = messages, COMPLETE
         self._answered.clear()
+        self._holding = True
         asked = {"batch": messages, "expires": round(PULL_EXPIRES_S * NS)}
         where = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
         await client.publish(where, json.dumps(asked).encode(), reply=inbox)
-        while self._outstanding > 0 and self._status is None:
+        self._look_for_hole(await stream_facts(client, self._stream))
+        self._holding = False
+        for message in self._held:
+            self._accept(message)
+        self._held.clear()
+        while self._outstanding > 0 and self._status == COMPLETE:
             before = self._outstanding
             try:
-                await asyncio.wait_for(self._answered.wait(), PULL_EXPIRES_S + PULL_GRACE_S)
+                async with asyncio.timeout(PULL_EXPIRES_S + PULL_GRACE_S):
+                    await self._answered.wait()
             except TimeoutError:
                 if self._outstanding == before:
-                    return False
-            if self._connection.client is not client:
-                return False
-        return self._status in (None, "404", "408")
+                    return SILENT
+            if self._connection.client is not client or self._ended:
+                return SILENT
+        return self._status
 
     async def _take(self, message: Msg) -> None:
         """A message of the stream, or the end of a pull request."""
         if not message.reply:
-            self._status = (message.headers or {}).get("Status", "?")
+            self._status = (message.headers or {}).get("Status", SILENT)
             self._answered.set()
             return
-        sequence, time_ns, _ = place_of(message.reply)
         self._outstanding -= 1
         if self._outstanding <= 0:
             self._answered.set()
+        if self._holding:
+            self._held.append(message)
+        else:
+            self._accept(message)
+
+    def _accept(self, message: Msg) -> None:
+        """A message of the stream, in its turn."""
+        sequence, time_ns = place_of(message.reply)
         position = self._position
         if position is not None and sequence <= position:
             self._again(sequence, message.reply)
             return
+        if sequence < self._least:
+            return
         if self._whole and position is not None and sequence > position + 1:
             self._lagged(sequence - position - 1, position, sequence)
-        self._position = sequence
+        self._position = self._seen = sequence
         if self._durable is not None:
             with self._lock:
                 self._unacked.add(sequence)
@@ -287,19 +319,19 @@ class StreamSubscription:
         self._connection.spawn(self._send_acks())
 
     def _look_for_hole(self, facts: StreamFacts) -> None:
-        """The stream begins behind our position: what was between is gone, unread."""
+        """Whether the stream begins behind what we have seen of it: what was between is gone, unread.
+
+        Of a pattern that is not all of the stream, places say little: most of them are not ours, so a hole may be none.
+        """
         self._whole = all(covers(self._pattern, stored) for stored in facts.subjects)
-        position = self._position
-        if position is None or facts.first <= position + 1:
+        seen = self._position if self._whole else self._seen
+        if seen is None or facts.first <= seen + 1:
             return
-        if self._whole:
-            self._lagged(facts.first - position - 1, position, facts.first)
-        else:
-            self._lagged(0, position, facts.first)
-        self._position = facts.first - 1
+        self._lagged(facts.first - seen - 1 if self._whole else 0, seen, facts.first)
+        self._position = self._seen = facts.first - 1
 
     def _lagged(self, missed: int, position: int, sequence: int) -> None:
-        count = f"{missed} messages" if missed else "messages, how many of them ours is not known,"
+        count = f"{missed} messages" if missed else "messages (how many of ours is not known, perhaps none)"
         self._queue.put(
             LaggedError(
                 f"stream {self._stream} removed {count} between {position} and {sequence} before they were read",
@@ -319,7 +351,7 @@ class StreamSubscription:
             await self._next_generation(client, self._durable, facts)
             return
         if self._position is None and self._start.at == "end":
-            self._position = facts.last
+            self._position = self._seen = facts.last
         config = self._config(facts)
         config |= {"ack_policy": "none", "inactive_threshold": round(ABANDONED_S * NS)}
         made = await api(
@@ -354,10 +386,10 @@ class StreamSubscription:
                 floor = min(self._unacked) - 1 if self._unacked else self._position
         elif older:
             floor = await self._acknowledged(client, durable, max(older))
-            self._position = floor
+            self._position = self._seen = floor
         else:
             floor = facts.last if self._start.at == "end" else None
-            self._position = floor
+            self._position = self._seen = floor
         config = self._config(facts)
         if floor is not None:
             config |= {"deliver_policy": "by_start_sequence", "opt_start_seq": floor + 1}
@@ -422,8 +454,7 @@ class StreamSubscription:
 
     async def _stop(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end_task(self._task)
         client = self._connection.client
         if client is None:
             return

@@ -56,6 +56,7 @@ class NatsTransport:
         credentials = Credentials(user, password, token, creds)
         self._connection = Connection(url, credentials=credentials, ca_file=ca_file, name=name)
         self._publisher = Publisher(self._connection, stream)
+        self._connection.start()
         self._subscriptions: list[StreamSubscription | RequestSubscription] = []
 
     # ---- checks ------------------------------------------------------------------------------------------------------
