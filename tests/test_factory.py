@@ -41,6 +41,88 @@ def test_a_local_folder_without_an_archive_uploads_nowhere() -> None:
     assert factory().storage() is None
 
 
+@pytest.mark.parametrize(
+    ("settings", "method", "kind"),
+    [
+        ([], "transport", "MemoryTransport"),
+        (["transport={type: nats, url: 'nats://127.0.0.1:1'}"], "transport", "NatsTransport"),
+        (["storage.archive=/tmp/none"], "storage", "FileStorage"),
+        (["storage={type: s3, bucket: b, region: r}"], "storage", "ObjectStorage"),
+        (["storage.type=memory"], "storage", "MemoryStorage"),
+        ([], "cache", "MemoryCache"),
+        (["cache={type: redis, url: 'redis://127.0.0.1:1'}"], "cache", "RedisCache"),
+        ([], "journal", "SegmentJournal"),
+        (["journal.type=memory"], "journal", "MemoryJournal"),
+    ],
+)
+def test_each_type_is_what_it_says_and_making_it_connects_to_nothing(
+    settings: list[str], method: str, kind: str
+) -> None:
+    made = getattr(factory(*settings), method)()
+    assert type(made).__name__ == kind
+    made.close()
+
+
+KEYS = {
+    "nats": ("transport", "ssmd.middleware.nats", "NatsTransport", ["user", "password"], "transport={type: nats, url: 'nats://h'}"),
+    "s3": ("storage", "ssmd.middleware.objectstore", "ObjectStorage",
+           ["access_key_id", "secret_access_key", "session_token"], "storage={type: s3, bucket: b, region: r}"),
+    "redis": ("cache", "ssmd.middleware.redis", "RedisCache", ["user", "password"], "cache={type: redis, url: 'redis://h'}"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_credentials_go_to_the_implementation_and_into_no_repr(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    method, module, kind, fields, setting = KEYS[name]
+    sources = ", ".join(f"{field}: 'env:X'" for field in fields)
+    made_by = factory(
+        setting,
+        f"keys.{name}={{type: password, fields: {{{sources}}}}}",
+        secrets=lambda key, field: f"{SECRET} {key} {field}",
+    )
+    given: dict[str, object] = {}
+    monkeypatch.setattr(f"{module}.{kind}", lambda *place, **options: given.update(options))
+    getattr(made_by, method)()
+    assert {field: given[field] for field in fields} == {field: f"{SECRET} {name} {field}" for field in fields}
+    assert SECRET not in repr(made_by) + repr(vars(made_by))
+
+
+def test_a_nats_key_of_one_value_is_a_token_and_a_redis_key_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, object] = {}
+    monkeypatch.setattr("ssmd.middleware.nats.NatsTransport", lambda url, **options: given.update(options))
+    monkeypatch.setattr("ssmd.middleware.redis.RedisCache", lambda url, **options: given.update(options))
+    source = "{type: token, source: 'env:X'}"
+    settings = (KEYS["nats"][4], KEYS["redis"][4], f"keys.nats={source}", f"keys.redis={source}")
+    both = factory(*settings, secrets=lambda key, field: f"{key} {field}")
+    both.transport()
+    assert (given["token"], given["password"]) == ("nats value", None)
+    both.cache()
+    assert (given["password"], given["user"]) == ("redis value", None)
+
+
+@pytest.mark.parametrize("library", ["nats", "obstore", "redis"])
+def test_a_made_part_shows_no_secret(library: str) -> None:
+    """What a log or a traceback may print of it: its repr, and those of what it holds."""
+    name = {"nats": "nats", "obstore": "s3", "redis": "redis"}[library]
+    method, _, _, fields, setting = KEYS[name]
+    sources = ", ".join(f"{field}: 'env:X'" for field in fields)
+    made = getattr(
+        factory(setting, f"keys.{name}={{type: password, fields: {{{sources}}}}}", secrets=lambda key, field: SECRET),
+        method,
+    )()
+    try:
+        assert SECRET not in repr(made) + str(made)
+    finally:
+        made.close()
+
+
+def test_a_key_that_is_not_required_and_not_set_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, object] = {}
+    monkeypatch.setattr("ssmd.middleware.redis.RedisCache", lambda url, **options: given.update(options))
+    factory(KEYS["redis"][4], "keys.redis={type: password, required: false, source: 'env:NOT_SET'}").cache()
+    assert given == {"user": None, "password": None}
+
+
 def test_a_required_secret_that_is_not_set_is_the_users_to_mend() -> None:
     settings = ("transport={type: nats, url: 'nats://127.0.0.1:1'}", "keys.nats={type: token, source: 'env:NOT_SET'}")
     with pytest.raises(UsageError, match=r"keys\.nats\.value is not set"):
@@ -89,7 +171,7 @@ print(*sorted({{"nats", "obstore", "redis"}} & sys.modules.keys()))
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("method", ["transport", "storage", "cache"])
+@pytest.mark.parametrize("method", ["transport", "storage", "cache", "journal"])
 def test_the_local_environment_imports_no_library_of_a_service(method: str) -> None:
     assert imported([], method) == set()
 

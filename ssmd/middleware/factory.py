@@ -22,13 +22,16 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from ssmd import environment as env
 from ssmd.environment import Environment
 from ssmd.errors import UsageError
 from ssmd.journal.paths import feed_root
 from ssmd.middleware.interfaces import Cache, Journal, Storage, Transport
+
+if TYPE_CHECKING:
+    from ssmd.store import Store
 
 Credentials = dict[str, str]  # field of a key -> secret
 
@@ -63,16 +66,23 @@ class MiddlewareFactory:
         return cache(self._environment.cache, self._credentials("redis"))
 
     def journal(self) -> Journal:
-        """What was recorded, to read: segment files of this machine, or the stream that the publisher fills."""
+        """What is recorded: segment files of this machine, or the stream that the publisher fills.
+
+        Segment files can be appended to while no recorder has them.
+        """
         environment = self._environment
         if environment.journal.type == "nats":
             section = environment.transport
             made = _implementation("ssmd.middleware.nats", "NatsJournal", "nats")
             return cast(Journal, made(section.url, stream=section.stream, prefix=section.subject_prefix))
         if environment.journal.type == "memory":
-            return cast(Journal, _implementation("ssmd.middleware.memory", "MemoryJournal")())
+            from ssmd.middleware.memory import MemoryJournal
+
+            return MemoryJournal()
+        from ssmd.middleware.segments import SegmentJournal
+
         root = feed_root(environment.storage.path, environment.feed)
-        return cast(Journal, _implementation("ssmd.middleware.segments", "SegmentJournal")(root))
+        return SegmentJournal(root, recorder=lambda: _recorder(environment))
 
     def _credentials(self, name: str) -> Credentials:
         """Field -> secret of `keys.NAME`; {} where the environment has no such key."""
@@ -143,6 +153,12 @@ def cache(section: env.Cache, credentials: Credentials) -> Cache:
     with _needs("redis"):
         from ssmd.middleware.redis import RedisCache
     return RedisCache(str(section.url), user=credentials.get("user"), password=credentials.get("password"))
+
+
+def _recorder(environment: Environment) -> Store:
+    from ssmd.store import Store
+
+    return Store(environment)
 
 
 def _implementation(module: str, name: str, extra: str = "") -> Callable[..., Any]:
