@@ -71,6 +71,11 @@ METRICS: tuple[MetricSpec, ...] = (
     MetricSpec("ssmd_publisher_duplicates", "counter", "Messages that the bus had already: sent again after a failure"),
     MetricSpec("ssmd_publisher_retries", "counter", "Attempts to publish that failed and were made again"),
     MetricSpec("ssmd_publisher_missed", "counter", "Records that were removed before they could be published"),
+    MetricSpec("ssmd_lastvalues_writes", "counter", "Writes to the cache, each of many markets"),
+    MetricSpec("ssmd_lastvalues_markets", "counter", "Values in those writes"),
+    MetricSpec("ssmd_lastvalues_bytes", "counter", "Bytes of those values"),
+    MetricSpec("ssmd_lastvalues_retries", "counter", "Attempts to write that failed and were made again"),
+    MetricSpec("ssmd_lastvalues_rewrites", "counter", "Times the cache was found empty or outdated and filled again"),
 )
 
 

@@ -1,6 +1,7 @@
 """How things are called outside of ssmd: subjects, message ids, object keys, cache keys. Pure.
 
-Nothing that an exchange sends becomes part of one of these except through `token`. docs/middleware.md.
+Nothing that an exchange sends becomes part of one of these except through `token` (subjects, object keys: two names may
+give one) or `exact` (cache keys: two names never do). docs/middleware.md.
 
     subject     {prefix}.{kind}.{market}              md.trade.KXBTC-26
     batches     {prefix}.batch.{kind}                 md.batch.book_delta
@@ -8,7 +9,8 @@ Nothing that an exchange sends becomes part of one of these except through `toke
                 {journal}:{first}-{last}:{kind}       kalshi-5f0c9a1e22b4:17-310:trade    of a batch
                 {id}.{part}                           kalshi-5f0c9a1e22b4:17.2            of a part of either
     object      {prefix}/{feed}/{journal}/{day}/{file}
-    cache       ssmd:last:{feed}:{market}
+    cache       ssmd:last:{feed}:{market}             ssmd:last:kalshi:KXBTC-26
+                ssmd:writer:{feed}:{journal}
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ _KEY = re.compile(
     r"((?P<prefix>.+)/)?(?P<feed>[A-Za-z0-9_-]+)/(?P<journal>[A-Za-z0-9_-]+)/"
     rf"(?P<day>{_DAY.pattern})/(?P<file>[A-Za-z0-9_-][A-Za-z0-9._-]*)"
 )
+_NOT_EXACT = re.compile(rb"[^A-Za-z0-9._-]")
 _NONE = "_"  # the token of a record without a market
 
 
@@ -51,6 +54,20 @@ def token(text: str | None) -> str:
         return word
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     return f"{word[: MAX_TOKEN - len(digest) - 1]}-{digest}"
+
+
+def exact(text: str) -> str:
+    """A name as one part of a cache key, from which it can be told from every other name.
+
+    Letters, digits, '.', '-', '_' stay; any other byte of its UTF-8 is %XX. One that is longer than MAX_TOKEN then is
+    cut and ends in '~' and a digest of the whole: '~' stands in no other name.
+    """
+    encoded = text.encode("utf-8", "surrogatepass")
+    word = _NOT_EXACT.sub(lambda found: b"%%%02X" % found[0][0], encoded).decode()
+    if len(word) <= MAX_TOKEN:
+        return word
+    digest = hashlib.sha256(encoded).hexdigest()[:32]
+    return f"{word[: MAX_TOKEN - len(digest) - 1]}~{digest}"
 
 
 def subject(prefix: str, kind: str, market: str | None) -> str:
@@ -130,8 +147,13 @@ def published(message_id: str | None) -> Published | None:
 
 
 def last_value_key(feed: str, market: str) -> str:
-    """Where the cache keeps what was last seen of a market."""
-    return f"ssmd:last:{token(feed)}:{token(market)}"
+    """Where the cache keeps what was last seen of a market. With "" as the market: what all of them begin with."""
+    return f"ssmd:last:{exact(feed)}:{exact(market)}"
+
+
+def writer_key(feed: str, journal: str) -> str:
+    """Where whoever keeps those values says how far it is. With "" as the journal: what all of them begin with."""
+    return f"ssmd:writer:{exact(feed)}:{exact(journal)}"
 
 
 def matches(pattern: str, subject: str) -> bool:
