@@ -161,8 +161,27 @@ def test_a_batch_says_whose_records_it_holds_and_which(journal: Journal, bus: Fl
     (batch,) = bus.messages()
     assert batch.subject == "md.batch.trade"
     assert batch.message_id == f"{IDENTITY}:1-3:trade"
-    assert batch.headers == {"Ssmd-Journal": IDENTITY, "Ssmd-First": "1", "Ssmd-Last": "3", "Ssmd-Count": "3"}
+    assert batch.headers == {
+        "Ssmd-Journal": IDENTITY,
+        "Ssmd-First": "1",
+        "Ssmd-Last": "3",
+        "Ssmd-Count": "3",
+        "Ssmd-Before": "0",
+    }
     assert batch.payload == b"".join(record.raw for record in stored(journal))
+
+
+def test_every_batch_of_a_group_says_which_record_is_before_the_group(journal: Journal, bus: FlakyBus) -> None:
+    for seq in range(1, 4):
+        journal.trade(seq)
+    journal.checkpoint()
+    for seq in range(4, 7):
+        journal.trade(seq)
+        journal.ticker()
+    journal.seal()
+    drain(publisher(journal, bus, "batches", batch_records=2))
+    said = [(message.headers["Ssmd-First"], message.headers["Ssmd-Before"]) for message in bus.messages()]
+    assert said == [("1", "0"), ("3", "0"), ("4", "3"), ("5", "3"), ("8", "3"), ("9", "3")]
 
 
 def test_batches_end_at_checkpoints_at_so_many_records_and_at_so_many_bytes(journal: Journal, bus: FlakyBus) -> None:

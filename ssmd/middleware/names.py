@@ -28,6 +28,8 @@ FIRST_HEADER = "Ssmd-First"
 LAST_HEADER = "Ssmd-Last"
 COUNT_HEADER = "Ssmd-Count"
 PART_HEADER = "Ssmd-Part"
+# Of a batch: every record up to this number was published before it (records of other batches lie between its own).
+BEFORE_HEADER = "Ssmd-Before"
 WORD = re.compile(r"[A-Za-z0-9_-]{1,64}")  # what names of streams and durable subscriptions are
 
 _OUTSIDE = re.compile(r"[^A-Za-z0-9_-]")

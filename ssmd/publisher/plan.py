@@ -2,7 +2,8 @@
 
     records   one message a record: {prefix}.{kind}.{market}, id {journal}:{number}, payload = the record's bytes
     batches   one message for up to `batch_records` records of a kind: {prefix}.batch.{kind}, payload = their bytes in a
-              row, headers Ssmd-Journal, Ssmd-First, Ssmd-Last, Ssmd-Count, id {journal}:{first}-{last}:{kind}
+              row, headers Ssmd-Journal, Ssmd-First, Ssmd-Last, Ssmd-Count, id {journal}:{first}-{last}:{kind}; and
+              Ssmd-Before, the record before the group: who must have the order again knows what to wait for
     both      the one and the other
     parts     what is larger than a payload may be: `Ssmd-Part: i/n` and id {id}.{i}, i from 1
 
@@ -124,6 +125,7 @@ class Planner:
         self._columns = Columns()
         self._subjects: dict[tuple[int, bytes], str] = {}
         self._kinds: dict[int, str] = {}
+        self._before = 0  # number of the record before the group in hand
 
     def plan(self, batch: Batch, after: int) -> Iterator[Work]:
         """The messages for the records of a batch behind number `after`, a few thousand at a time."""
@@ -131,6 +133,7 @@ class Planner:
             self.held = None
         pending: dict[str, _Pending] = {}
         data, at, stop, offset = batch[:4]
+        self._before = max(batch.first_number - 1, 0)
         whole = self._mode != "records"  # then nothing is safe before the group's last message
         while at < stop:
             used = self._columns.read(data, at, stop, offset)
@@ -243,6 +246,7 @@ class Planner:
                 names.FIRST_HEADER: str(full.first),
                 names.LAST_HEADER: str(full.last),
                 names.COUNT_HEADER: str(count),
+                names.BEFORE_HEADER: str(self._before),
             },
             names.batch_id(self._journal, full.first, full.last, full.kind),
         )
