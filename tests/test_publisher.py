@@ -1,6 +1,6 @@
 """The publisher over a bus that fails as a test says: every record once, in order, whatever happens.
 
-What should be on the bus is taken from the segment files with pycapnp alone (recording.records_of).
+What should be on the bus is taken from the segment files with pycapnp alone (on_stream).
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from flaky_bus import FlakyBus, full, unavailable
 from journal_writer import Journal
-from recording import records_of, segment_files
+from on_stream import Stored, journal_records
 
 from ssmd.errors import ConflictError, MiddlewareError, RejectedError, UsageError
 from ssmd.journal.follow import Follower
@@ -31,15 +30,6 @@ from ssmd.publisher.plan import Mode
 IDENTITY = "kalshi-0123456789ab"
 MODES: tuple[Mode, ...] = ("records", "batches", "both")
 HOSTILE = ["../x", "a b", "a.b", "*", ">", "M" * 1024, "Ä€😀", "a\r\nb", "md.trade.*", "\x00", "'"]
-
-
-class Stored(NamedTuple):
-    """One record of a segment file."""
-
-    number: int
-    kind: str  # as subjects have it
-    market: str
-    raw: bytes
 
 
 @pytest.fixture(autouse=True)
@@ -59,20 +49,7 @@ def bus() -> FlakyBus:
 
 
 def stored(j: Journal) -> list[Stored]:
-    """The numbered records of the journal's files."""
-    found = []
-    for path in segment_files(j.root.parent):
-        content, at = path.read_bytes(), 0
-        for record, end in records_of(content, path.name):
-            kind = record.body.which()
-            body = getattr(record.body, kind)
-            market = getattr(body, "market", "")
-            if kind == "book":
-                kind = "book_delta" if str(body.kind) == "delta" else "book_snapshot"
-            if kind != "checkpoint":
-                found.append(Stored(record.number, kind, market, content[at:end]))
-            at = end
-    return found
+    return journal_records(j.root.parent)
 
 
 def fill(j: Journal, groups: int = 3, trades: int = 5) -> list[Stored]:
