@@ -43,10 +43,11 @@ READ_BYTES = 1 << 20  # of the journal at once; a group is never cut
 RESERVE_RECORDS = 100_000  # so far beyond the cursor may be sent before the cursor file says so
 SAVE_EVERY_S = 1.0
 PUBLISH_TIMEOUT_S = 10.0
+SILENT_S = 2.0  # a call that the bus has not answered for so long is trouble already
 IDLE_S = 0.02  # pause when there is nothing to publish
 BACKOFF_FROM_S, BACKOFF_TO_S = 0.1, 5.0
 LATE_S = 300.0  # a record that waits longer is told, even while all goes well
-SCAN_IDLE_S = 0.5  # nothing more came for so long, twice: that was all
+SCAN_IDLE_S = 0.3  # nothing more came for so long, twice: that was all
 SCAN_MARGIN_NS = 600 * 10**9  # the bus has a clock of its own
 CATCH_UP_S = 10.0  # for a flusher that writes again what was cut off
 
@@ -163,6 +164,7 @@ class Publisher:
         self._trouble: str | None = None
         self._missed: str | None = None
         self._failures = 0  # in a row
+        self._asked_s: float | None = None  # since when the bus has been asked something, monotonic clock
 
     # ---- working -----------------------------------------------------------------------------------------------------
 
@@ -174,6 +176,7 @@ class Publisher:
         try:
             worked = self._step(now_s)
         except SsmdError as error:
+            self._asked_s = None
             if not self._tried and isinstance(error, MiddlewareError) and not error.retryable:
                 raise
             self._tried = True
@@ -222,7 +225,8 @@ class Publisher:
         self._counters["retries"] += 1
         self._failures += 1
         self._ready = False
-        sentence = str(error.args[0]) if error.args else repr(error)
+        cause = error.__cause__ if isinstance(error, PublishError) else error
+        sentence = str(cause.args[0]) if cause is not None and cause.args else str(error)
         evidence = getattr(error, "evidence", None)
         if self._trouble is None:
             self._log("cannot publish", level="warning", reason=sentence, evidence=evidence, number=self._number)
@@ -303,6 +307,7 @@ class Publisher:
 
     def _prepare(self) -> None:
         """The bus is there, stores what we publish, and we know what it holds of that already."""
+        self._asked_s = time.monotonic()
         made = self._bus.ensure_stream(self._options.subjects)
         self._planner.max_bytes = self._bus.max_payload_bytes
         if made:
@@ -311,6 +316,7 @@ class Publisher:
             self._unsure = False  # it is empty
         if self._unsure:
             self._find_held()
+        self._asked_s = None
         self._ready = True
 
     def _stream_is_new(self) -> None:
@@ -353,6 +359,7 @@ class Publisher:
                 break
         if self._planned > self._saved.sent:
             self._save(self._planned + RESERVE_RECORDS)
+        self._asked_s = time.monotonic()
         try:
             receipts = self._bus.publish_all(work.messages[:count], timeout_s=PUBLISH_TIMEOUT_S)
         except PublishError as error:
@@ -362,6 +369,7 @@ class Publisher:
         except MiddlewareError:
             self._unsure = True
             raise
+        self._asked_s = None
         self._confirmed(receipts)
 
     def _confirmed(self, receipts: Sequence[Receipt]) -> None:
@@ -397,12 +405,17 @@ class Publisher:
         end = max(self._end.number(), self._planned, number)
         lag_s = max((self._wall_ns() - oldest_ns) / 1e9, 0.0) if oldest_ns and end > number else 0.0
         report = Report("publisher", number, end, round(lag_s, 3), None, dict(self._counters))
-        sentences = [sentence for sentence in (self._trouble, self._missed) if sentence]
+        sentences = [sentence for sentence in (self._trouble or self._waiting(), self._missed) if sentence]
         if not sentences and lag_s > LATE_S:
             sentences = ["slower than what is recorded"]
         if sentences and report.lag_records:
             sentences.append(report.behind)
         return replace(report, trouble="; ".join(sentences) or None)
+
+    def _waiting(self) -> str | None:
+        asked_s = self._asked_s
+        silent_s = time.monotonic() - asked_s if asked_s is not None else 0.0
+        return f"the bus at {self._target.url} has not answered for {silent_s:.0f} s" if silent_s > SILENT_S else None
 
 
 def move(root: Path, target: Target, number: int) -> None:

@@ -142,21 +142,28 @@ def environment_of(folder: Path, nats: NatsServer, **transport: object) -> Path:
 
 
 def test_nats_killed_and_restarted_five_times_under_load(tmp_path: Path, nats: NatsServer) -> None:
+    """Beside it a second publisher tries to work on the same journal, and is refused."""
     with recording(tmp_path, nats) as (recorder, exchange):
-        for _ in range(5):
-            wait_published(recorder, 300)
+        wait_published(recorder, 1)
+        second = publish(environment_of(tmp_path, nats))
+        first = helper_pid(recorder)
+        for kill in range(5):
+            wait_published(recorder, 100)
             nats.kill()
-            trouble = wait_until(lambda: publisher_health(recorder), what="the publisher's trouble in /healthz")
-            assert recorder.get("/healthz")[0] == 503
-            assert re.search(r"records? behind", wait_until(lambda: publisher_health(recorder), what="trouble")), (
-                trouble
-            )
+            if kill == 0:
+                trouble = wait_until(lambda: publisher_health(recorder), what="the publisher's trouble in /healthz")
+                assert recorder.get("/healthz")[0] == 503
+                assert re.search(r"(cannot be reached|broke|not answered).*; [\d,]+ records behind", trouble), trouble
             before = recorder.metric("ssmd_frames_received_total")
             recorder.wait_frames(int(before) + 300)
             nats.start()
+        wait_published(recorder, 1)
         wait_until(lambda: not publisher_health(recorder), what="health again")
-        assert recorder.metric("ssmd_publisher_retries_total") >= 5
+        assert recorder.metric("ssmd_publisher_retries_total") >= 1
         assert recorder.metric("ssmd_ring_full_seconds_total") == 0
+        _, said = second.communicate(timeout=60)
+        assert second.returncode == 2
+        assert f"is being published already, by process {first}" in said.decode()
         assert recorder.stop() == 0
         exchange.stop()
         assert_capture_did_not_notice(recorder, exchange)
@@ -167,8 +174,8 @@ def test_nats_killed_and_restarted_five_times_under_load(tmp_path: Path, nats: N
 def test_the_publisher_killed_at_random_instants_under_load(tmp_path: Path, nats: NatsServer) -> None:
     chance = random.Random(11)
     with recording(tmp_path, nats) as (recorder, exchange):
-        for kill in range(3):
-            wait_published(recorder, chance.randrange(1, 400))
+        for kill in range(2):
+            wait_published(recorder, chance.randrange(1, 200))
             pid = wait_until(lambda: helper_pid(recorder), what="the publisher's process")
             os.kill(pid, signal.SIGKILL)
             wait_until(
@@ -180,7 +187,7 @@ def test_the_publisher_killed_at_random_instants_under_load(tmp_path: Path, nats
         assert recorder.stop() == 0
         exchange.stop()
         assert_capture_did_not_notice(recorder, exchange)
-        publish_rest(environment_of_run(tmp_path, nats))
+        publish_rest(environment_of(tmp_path, nats))
         assert_stream_is_journal(stream_messages(nats.url), journal_records(recorder.data))
 
 
@@ -189,11 +196,6 @@ def helper_pid(recorder: Recorder) -> int | None:
     found = re.findall(r'\{"child": "publisher", "child_pid": (\d+)', recorder.log)
     pid = int(found[-1]) if found else 0
     return pid if pid and Path(f"/proc/{pid}").exists() else None
-
-
-def environment_of_run(folder: Path, nats: NatsServer) -> Path:
-    """The same bus and journal for a publisher by itself."""
-    return environment_of(folder, nats)
 
 
 def test_an_end_does_not_wait_for_a_bus_that_hangs_and_the_next_start_goes_on(tmp_path: Path, nats: NatsServer) -> None:
@@ -209,7 +211,7 @@ def test_an_end_does_not_wait_for_a_bus_that_hangs_and_the_next_start_goes_on(tm
         nats.resume()
         assert re.search(r"published   up to record [\d,]+; [\d,]+ records behind", recorder.log), recorder.log
         assert_capture_did_not_notice(recorder, exchange)
-        publish_rest(environment_of_run(tmp_path, nats))
+        publish_rest(environment_of(tmp_path, nats))
         assert_stream_is_journal(stream_messages(nats.url), journal_records(recorder.data))
 
 
@@ -218,23 +220,12 @@ def test_a_bus_that_is_away_at_the_start_is_a_warning_and_all_is_published_later
     with recording(tmp_path, nats) as (recorder, exchange):
         recorder.wait_frames(500)
         trouble = wait_until(lambda: publisher_health(recorder), what="trouble")
-        assert "cannot be reached" in trouble
+        assert re.search(r"cannot be reached|has not answered", trouble)
         with nats:
             wait_until(lambda: published_to(recorder) > 500, what="publishing")
             assert recorder.stop() == 0
             exchange.stop()
             assert_stream_is_journal(stream_messages(nats.url), journal_records(recorder.data))
-
-
-def test_a_second_publisher_is_refused_and_the_first_one_goes_on(tmp_path: Path, nats: NatsServer) -> None:
-    with recording(tmp_path, nats) as (recorder, _):
-        wait_published(recorder, 1)
-        second = publish(environment_of_run(tmp_path, nats))
-        _, said = second.communicate(timeout=60)
-        assert second.returncode == 2
-        assert f"is being published already, by process {helper_pid(recorder)}" in said.decode()
-        wait_published(recorder, 100)
-        assert recorder.stop() == 0
 
 
 def test_a_stream_of_another_prefix_ends_the_run_before_anything_is_made(tmp_path: Path, nats: NatsServer) -> None:
