@@ -5,6 +5,7 @@ A program that is not installed is said in words (`pytest.skip`, which the last 
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import importlib.util
 import json
@@ -15,9 +16,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
@@ -276,3 +279,14 @@ class NatsServer(Server):
                 words = stream.readline().split()
             answer: dict[str, Any] = json.loads(stream.read(int(words[-1])))
             return answer
+
+
+@cache
+def nats_for_all() -> NatsServer:
+    """One server for every test that does not break it; ends with the tests."""
+    folder = Path(tempfile.mkdtemp(prefix="ssmd-nats-"))
+    server = NatsServer(folder)
+    server.start()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(server.kill)  # before the folder goes: last in, first out
+    return server

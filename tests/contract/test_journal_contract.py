@@ -1,10 +1,11 @@
-"""The contract of Journal (ssmd/middleware/interfaces.py), kept by the memory twin and by segment files.
+"""The contract of Journal (ssmd/middleware/interfaces.py), kept by the memory twin, segment files and a stream of NATS.
 
 Another implementation comes in by a maker in MAKERS.
 """
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,12 +17,14 @@ import journal_writer
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from servers import nats_for_all
 
 from ssmd import host
 from ssmd.errors import DamageError, LaggedError, LimitError, RejectedError, UnavailableError, UsageError
 from ssmd.journal.paths import find
 from ssmd.middleware.interfaces import Entry, Journal, JournalReader, Start
 from ssmd.middleware.memory import MemoryJournal
+from ssmd.middleware.nats import NatsJournal
 from ssmd.middleware.segments import SegmentJournal
 from ssmd.store import Store
 
@@ -110,7 +113,35 @@ class Segments:
             journal.close()
 
 
-MAKERS: dict[str, Callable[[Path], Maker]] = {"memory": Memory, "segments": Segments}
+class Nats:
+    """A stream of its own on one server."""
+
+    numbers = itertools.count(1)
+
+    def __init__(self, folder: Path) -> None:
+        self._server = nats_for_all()
+        number = next(self.numbers)
+        self._stream, self._prefix = f"JOURNAL{number}", f"journal{number}"
+        self._made: list[NatsJournal] = []
+        self.journal: Journal = self.another()
+
+    def cut(self) -> None:
+        pass
+
+    def forget(self, before: int) -> None:
+        self._server.api(f"STREAM.PURGE.{self._stream}", {"seq": before})
+
+    def another(self) -> Journal:
+        self._made.append(NatsJournal(self._server.url, stream=self._stream, prefix=self._prefix))
+        return self._made[-1]
+
+    def close(self) -> None:
+        for journal in self._made:
+            journal.close()
+        self._server.api(f"STREAM.DELETE.{self._stream}")
+
+
+MAKERS: dict[str, Callable[[Path], Maker]] = {"memory": Memory, "segments": Segments, "nats": Nats}
 
 
 @pytest.fixture(params=MAKERS)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from servers import NatsServer
+from servers import NatsServer, nats_for_all
 
 from ssmd.errors import (
     ConflictError,
@@ -100,16 +100,10 @@ class NatsBus(Bus):
             made.close()
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
-    with NatsServer(tmp_path_factory.mktemp("nats")) as running:
-        yield running
-
-
 @pytest.fixture(params=["memory", "nats"])
 def bus(request: pytest.FixtureRequest) -> Iterator[Bus]:
     """A bus without a stream."""
-    made: Bus = MemoryBus() if request.param == "memory" else NatsBus(request.getfixturevalue("server"))
+    made: Bus = MemoryBus() if request.param == "memory" else NatsBus(nats_for_all())
     yield made
     made.close()
 

@@ -42,7 +42,7 @@ CLOSE_TIMEOUT_S: Final = 3.0
 MARGIN_S: Final = 1.0  # a call's own timeout comes first; this one is for a loop that hangs
 
 _CREDENTIALS: Final = "Check the user, password, token or credentials file of the bus (docs/bus.md)."
-_REFUSALS: Final = ("authorization violation", "authentication", "user authentication expired", "account")
+_REFUSALS: Final = ("authorization violation", "user authentication expired", "user authentication revoked")
 
 
 @dataclass(frozen=True, slots=True)

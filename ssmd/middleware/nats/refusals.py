@@ -16,6 +16,7 @@ FULL: Final = (
 
 _NO_JETSTREAM: Final = frozenset({10039, 10076})
 _NO_STREAM: Final = 10059
+_NO_MESSAGE: Final = 10037
 _TOO_LARGE: Final = 10054
 _FULL: Final = frozenset({10002, 10023, 10028, 10047, 10077})  # account, server or stream has no room left
 _OTHERS: Final = frozenset({10058, 10060, 10065})  # the name or the subjects belong to another stream
@@ -51,3 +52,8 @@ def refusal(error: Mapping[str, Any], doing: str) -> MiddlewareError:
 def is_missing_stream(error: MiddlewareError) -> bool:
     """Whether there is no stream of the name."""
     return f"err_code {_NO_STREAM}:" in (error.evidence or "")
+
+
+def is_missing_message(error: MiddlewareError) -> bool:
+    """Whether there is no message of what was asked for."""
+    return f"err_code {_NO_MESSAGE}:" in (error.evidence or "")

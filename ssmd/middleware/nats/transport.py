@@ -59,6 +59,11 @@ class NatsTransport:
         self._connection.start()
         self._subscriptions: list[StreamSubscription | RequestSubscription] = []
 
+    @property
+    def connection(self) -> Connection:
+        """For what else stands on this connection (NatsJournal)."""
+        return self._connection
+
     # ---- checks ------------------------------------------------------------------------------------------------------
 
     @property

@@ -1,0 +1,382 @@
+"""A Journal that is a JetStream stream: entries are its messages, numbers their places, topics their subjects behind
+`{prefix}.`.
+
+    append   one published message, with an id of its own: tried again after a break it is still one entry
+    reader   asks when it is asked: what the stream's own state says is there is fetched, so that an entry whose append
+             returned is seen by the next `next`. Many at once by a pull consumer, few one by one.
+
+Nothing is fetched while nobody asks. Where a reader goes on behind a hole, LaggedError says so; where it reads one
+topic only, the stream cannot say how many of the missing were of that (`missed` 0).
+
+Facts: JetStream API, STREAM.INFO, STREAM.MSG.GET with next_by_subj, CONSUMER.MSG.NEXT (nats-server 2.9).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import secrets
+import time
+from collections import deque
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from ssmd.errors import LaggedError, MiddlewareError, PublishError, RejectedError, UnavailableError
+from ssmd.middleware.interfaces import Entry, Headers, JournalReader, Message, Start
+from ssmd.middleware.journal_limits import checked_headers, checked_topic, wanted
+from ssmd.middleware.names import covers
+from ssmd.middleware.nats.connection import Connection
+from ssmd.middleware.nats.refusals import is_missing_message, is_missing_stream
+from ssmd.middleware.nats.stream import NS, StreamFacts, api, stream_facts
+from ssmd.middleware.nats.subscription import ABANDONED_S, place_of
+from ssmd.middleware.nats.transport import NatsTransport
+
+CALL_TIMEOUT_S: Final = 10.0
+APPEND_TIMEOUT_S: Final = 10.0
+FETCH_MESSAGES: Final = 500  # at most in one request
+FEW: Final = 3  # so many are fetched one by one
+WAIT_S: Final = 2.0  # one request waits at most so long for an entry
+GRACE_S: Final = 3.0  # and its answer may take so much longer
+MISSING_S: Final = 0.2  # a stream that is not there is looked for again after this
+NO_MORE: Final = ("404", "408")  # how a request ends that did not bring all that it asked for
+
+
+class NatsJournal:
+    """`prefix`: topics are the words behind it. The stream is made with the first entry. Any thread may call."""
+
+    def __init__(self, url: str, *, stream: str, prefix: str, **options: Any) -> None:
+        """`options`: as NatsTransport."""
+        self._stream = stream
+        self._prefix = prefix
+        self._bus = NatsTransport(url, stream=stream, prefix=prefix, **options)
+        self._writer = secrets.token_hex(6)
+        self._appended = 0
+        self._ready = False  # the stream was made
+
+    @property
+    def connection(self) -> Connection:
+        return self._bus.connection
+
+    def check(self) -> None:
+        self._bus.check()
+
+    def append(self, topic: str, payload: bytes, headers: Headers | None = None) -> int:
+        """UnavailableError after APPEND_TIMEOUT_S: the entry may or may not be there."""
+        subject = f"{self._prefix}.{checked_topic(topic)}"
+        kept = checked_headers(headers)
+        if not self._ready:
+            self._bus.ensure_stream([f"{self._prefix}.>"])
+            self._ready = True
+        self._appended += 1
+        message = Message(subject, payload, kept, f"{self._writer}:{self._appended}")
+        deadline = time.monotonic() + APPEND_TIMEOUT_S
+        while True:
+            try:
+                wait_s = max(deadline - time.monotonic(), 0.1)
+                return self._bus.publish(message, timeout_s=wait_s).sequence
+            except (UnavailableError, PublishError) as error:
+                if not error.retryable or self.connection.closed or time.monotonic() >= deadline:
+                    raise
+
+    def topics(self) -> dict[str, int]:
+        return self.connection.call(self._topics(), CALL_TIMEOUT_S)
+
+    async def _topics(self) -> dict[str, int]:
+        client = await self.connection.connected(CALL_TIMEOUT_S)
+        counts: dict[str, int] = {}
+        total = 1
+        while len(counts) < total:
+            asked = {"subjects_filter": f"{self._prefix}.>", "offset": len(counts)}
+            try:
+                answer = await api(client, f"STREAM.INFO.{self._stream}", asked, f"count stream {self._stream}")
+            except RejectedError as error:
+                if is_missing_stream(error):
+                    return {}
+                raise
+            page = answer["state"].get("subjects") or {}
+            counts.update(page)
+            total = answer.get("total") or len(counts)
+            if not page:
+                break
+        return {subject.removeprefix(f"{self._prefix}."): count for subject, count in counts.items()}
+
+    def end(self) -> int | None:
+        facts = self.connection.call(self.facts(), CALL_TIMEOUT_S)
+        return facts.last or None if facts is not None else None
+
+    def reader(self, start: Start, *, topics: Sequence[str] = ()) -> JournalReader:
+        return NatsJournalReader(self, self._stream, self._prefix, start, tuple(topics))
+
+    def close(self) -> None:
+        self._bus.close()
+
+    async def facts(self) -> StreamFacts | None:
+        """The stream, None where there is none yet."""
+        client = await self.connection.connected(CALL_TIMEOUT_S)
+        try:
+            return await stream_facts(client, self._stream)
+        except RejectedError as error:
+            if is_missing_stream(error):
+                return None
+            raise
+
+
+class NatsJournalReader:
+    """Where one reader is: the next number that it has not seen."""
+
+    def __init__(self, journal: NatsJournal, stream: str, prefix: str, start: Start, topics: tuple[str, ...]) -> None:
+        self._journal = journal
+        self._connection = journal.connection
+        self._stream = stream
+        self._prefix = prefix
+        self._topics = topics
+        self._pattern = f"{prefix}.{topics[0] if len(topics) == 1 else '>'}"
+        self._ready: deque[Entry | LaggedError] = deque()
+        self._client: Client | None = None  # the one that inbox and consumer are of
+        self._inbox = ""
+        self._consumer: str | None = None
+        self._came: asyncio.Queue[Msg] = asyncio.Queue()
+        self._first = 0  # of the stream, as of the last look
+        self._whole = False
+        self._closed = False
+        self._next = 0
+        self._from_ns = 0
+        self._begins = True
+        self.seek(start)
+
+    def seek(self, start: Start) -> None:
+        self._open()
+        self._connection.call(self._seek(start), CALL_TIMEOUT_S)
+
+    def next(self, timeout_s: float = 0.0) -> Entry | None:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            self._open()
+            if not self._ready:
+                wait_s = max(deadline - time.monotonic(), 0.0)
+                self._connection.call(self._fetch(wait_s), min(wait_s, WAIT_S) + CALL_TIMEOUT_S)
+            if self._ready:
+                item = self._ready.popleft()
+                if isinstance(item, LaggedError):
+                    raise item
+                return item
+            if time.monotonic() >= deadline:
+                return None
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if not self._connection.closed:
+            try:
+                self._connection.call(self._drop_consumer(), CALL_TIMEOUT_S)
+            except UnavailableError:
+                pass  # the server removes it after ABANDONED_S
+
+    def _open(self) -> None:
+        if self._closed:
+            raise UnavailableError("this reader was closed")
+        if self._connection.closed:
+            raise UnavailableError("this journal was closed")
+
+    # ---- on the loop -------------------------------------------------------------------------------------------------
+
+    async def _seek(self, start: Start) -> None:
+        await self._drop_consumer()
+        self._ready.clear()
+        facts = await self._journal.facts()
+        self._from_ns = 0
+        self._begins = True
+        if start.at == "number":
+            self._next = max(start.value, 1)
+        elif facts is None:
+            self._next = 1
+            self._from_ns = start.value if start.at == "time" else 0
+        elif start.at == "end":
+            self._next = facts.last + 1
+        elif start.at == "time":
+            self._from_ns = start.value
+            self._next = await self._first_since(facts, start.value)
+        else:
+            self._next = max(facts.first, 1)
+
+    async def _first_since(self, facts: StreamFacts, from_ns: int) -> int:
+        """The place of the first message at or after a time: times rise with places."""
+        client = await self._connection.connected(CALL_TIMEOUT_S)
+        low, high = max(facts.first, 1), facts.last + 1
+        while low < high:
+            middle = (low + high) // 2
+            found = await self._get(client, middle, ">")
+            if found is None or found["seq"] >= high or _time_ns(found["time"]) >= from_ns:
+                high = middle
+            else:
+                low = int(found["seq"]) + 1
+        return low
+
+    async def _fetch(self, wait_s: float) -> None:
+        """Brings what is there; waits for something, where there is nothing, but not for long."""
+        client = await self._connection.connected(CALL_TIMEOUT_S)
+        facts = await self._journal.facts()
+        if facts is None:
+            await asyncio.sleep(min(wait_s, MISSING_S))
+            return
+        self._first = facts.first
+        self._whole = all(covers(self._pattern, stored) for stored in facts.subjects)
+        if facts.last < self._next:
+            if wait_s > 0:
+                await self._pull(client, 1, wait_s)
+            return
+        if facts.last - self._next >= FEW and await self._pull(client, FETCH_MESSAGES, 0.0):
+            return
+        found = await self._get(client, self._next, self._pattern)
+        if found is None:
+            self._hole(facts.last + 1)
+            self._next = max(self._next, facts.last + 1)
+            return
+        headers = _headers(base64.b64decode(found.get("hdrs", "")))
+        payload = base64.b64decode(found.get("data") or "")
+        self._accept(int(found["seq"]), found["subject"], payload, headers, _time_ns(found["time"]))
+
+    async def _get(self, client: Client, sequence: int, pattern: str) -> dict[str, Any] | None:
+        """The first message of a pattern from a place on."""
+        asked = {"seq": sequence, "next_by_subj": pattern}
+        try:
+            answer = await api(client, f"STREAM.MSG.GET.{self._stream}", asked, f"read stream {self._stream}")
+        except MiddlewareError as error:
+            if is_missing_message(error):
+                return None
+            raise
+        message: dict[str, Any] = answer["message"]
+        return message
+
+    async def _pull(self, client: Client, count: int, wait_s: float) -> bool:
+        """One request of a consumer: what is there now, or the first within a time. Whether something came."""
+        try:
+            await self._begin(client)
+            asked: dict[str, Any] = {"batch": count}
+            patience_s = GRACE_S
+            if wait_s > 0:
+                asked["expires"] = round(min(wait_s, WAIT_S) * NS)
+                patience_s += min(wait_s, WAIT_S)
+            else:
+                asked["no_wait"] = True
+            where = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
+            await client.publish(where, json.dumps(asked).encode(), reply=self._inbox)
+            came = 0
+            async with asyncio.timeout(patience_s):
+                while came < count:
+                    message = await self._came.get()
+                    if not message.reply:
+                        if (message.headers or {}).get("Status") not in NO_MORE:
+                            self._consumer = None
+                        break
+                    came += 1
+                    sequence, time_ns = place_of(message.reply)
+                    headers = {n: v for n, v in (message.headers or {}).items() if not n.startswith("Nats-")}
+                    self._accept(sequence, message.subject, message.data, headers, time_ns)
+        except TimeoutError:
+            self._consumer = None
+        except (nats.errors.Error, OSError) as error:
+            self._consumer = None
+            raise UnavailableError("the journal cannot be read", evidence=str(error)) from error
+        return came > 0
+
+    async def _begin(self, client: Client) -> None:
+        """Inbox and consumer on this connection, from the next number on."""
+        if self._client is not client:
+            self._client, self._consumer = client, None
+        if self._consumer is not None:
+            return
+        self._came = asyncio.Queue()  # what an old request still brings goes to the old one
+        came = self._came
+
+        async def take(message: Msg) -> None:
+            came.put_nowait(message)
+
+        self._inbox = client.new_inbox()
+        await client.subscribe(self._inbox, cb=take, pending_msgs_limit=0, pending_bytes_limit=0)
+        config = {
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": self._next,
+            "ack_policy": "none",
+            "max_deliver": -1,
+            "replay_policy": "instant",
+            "inactive_threshold": round(ABANDONED_S * NS),
+        }
+        if not self._whole:
+            config["filter_subject"] = self._pattern
+        made = await api(
+            client,
+            f"CONSUMER.CREATE.{self._stream}",
+            {"stream_name": self._stream, "config": config},
+            f"read stream {self._stream}",
+        )
+        self._consumer = str(made["name"])
+
+    async def _drop_consumer(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        client = self._connection.client
+        if consumer is None or client is None or client is not self._client:
+            return
+        try:
+            await api(client, f"CONSUMER.DELETE.{self._stream}.{consumer}", None, f"delete consumer {consumer}")
+        except MiddlewareError:
+            pass
+
+    def _hole(self, sequence: int) -> None:
+        """Says what is missing between the next number and this one, if something is."""
+        if self._begins or sequence <= self._next:
+            return
+        if self._whole:
+            missed = sequence - self._next
+        elif self._first > self._next:
+            missed = 0
+        else:
+            return
+        words = "entries" if missed else "entries (how many of ours is not known, perhaps none)"
+        self._ready.append(
+            LaggedError(
+                f"{words} between {self._next} and {sequence} were removed before they were read", missed=missed
+            )
+        )
+
+    def _accept(self, sequence: int, subject: str, payload: bytes, headers: dict[str, str], time_ns: int) -> None:
+        """A message of the stream in its turn."""
+        if sequence < self._next:
+            return
+        self._hole(sequence)
+        self._next = sequence + 1
+        self._begins = False
+        topic = subject.removeprefix(f"{self._prefix}.")
+        if time_ns < self._from_ns:
+            return
+        self._from_ns = 0
+        if wanted(self._topics, topic):
+            self._ready.append(Entry(sequence, topic, payload, headers, time_ns))
+
+
+def _headers(raw: bytes) -> dict[str, str]:
+    """Headers as the server stores them, but its own (message ids)."""
+    found = {}
+    for line in raw.decode().split("\r\n")[1:]:
+        name, colon, value = line.partition(":")
+        if colon and not name.startswith("Nats-"):
+            found[name] = value.strip()
+    return found
+
+
+def _time_ns(text: str) -> int:
+    """UTC ns of RFC 3339 with up to nine digits behind the point, in whatever zone the server writes."""
+    seconds, _, rest = text.partition(".")
+    if not rest:
+        return int(datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()) * NS
+    digits = rest[: next((i for i, c in enumerate(rest) if not c.isdigit()), len(rest))]
+    zone = rest[len(digits) :].replace("Z", "+00:00")
+    whole = datetime.fromisoformat(seconds + zone).astimezone(UTC)
+    return int(whole.timestamp()) * NS + int(digits.ljust(9, "0"))
