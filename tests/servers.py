@@ -136,18 +136,22 @@ class Server:
 class RedisServer(Server):
     """redis-server that keeps nothing on disk: what it held is gone after a kill."""
 
-    def __init__(self, folder: Path, *, password: str | None = None, settings: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, *, password: str | None = None, settings: Sequence[str] = (), tls: bool = False
+    ) -> None:
         super().__init__(folder)
         self._program = program("redis-server")
+        self._tls = tls  # and nothing else on its port; the files stand in `settings`
         self._password = password
         self._settings = tuple(settings)  # as flags of redis-server
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"{'rediss' if self._tls else 'redis'}://127.0.0.1:{self.port}/0"
 
     def arguments(self) -> Sequence[str]:
-        given = [self._program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        ports = ["--port", "0", "--tls-port", str(self.port)] if self._tls else ["--port", str(self.port)]
+        given = [self._program, *ports, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
         if self._password is not None:
             given += ["--requirepass", self._password]
         return [*given, *self._settings]

@@ -35,7 +35,7 @@ from ssmd.report import Report
 WRITE_EVERY_S: Final = 0.1
 BEAT_EVERY_S: Final = 1.0
 TEND_EVERY_S: Final = 30.0
-REWRITE_EVERY_S: Final = 10.0  # not sooner again: two writers of one journal must not drive each other
+REWRITE_EVERY_S: Final = 5.0  # not sooner again: two writers of one journal must not drive each other
 MARKETS_A_WRITE: Final = 2000
 RETRY_MIN_S: Final = 0.1
 RETRY_MAX_S: Final = 2.0
@@ -150,7 +150,9 @@ class Service:
     # ---- writing ---------------------------------------------------------------------------------------------------
 
     def write(self, *, now: bool = False) -> bool:
-        """Writes what changed, if it is time to (or `now`). False: something is left, for whatever reason.
+        """Writes what changed, if it is time to. False: something is left, for whatever reason.
+
+        `now`: in any case, and all of it if the cache has lost it (the last write before an end).
 
         Before all is read that there was at the start nothing is written: it would be old values.
         """
@@ -158,7 +160,7 @@ class Service:
         if not self.caught_up or (seconds < self._write_at and not now):
             return not self.values.waiting
         try:
-            self._exchange(seconds)
+            self._exchange(seconds, now=now)
         except MiddlewareError as error:
             self._failed(error, seconds)
             return False
@@ -166,11 +168,12 @@ class Service:
         self._write_at = seconds + WRITE_EVERY_S
         return True
 
-    def _exchange(self, seconds: float) -> None:
+    def _exchange(self, seconds: float, *, now: bool) -> None:
         if not self._carried:
             self._carry()
-        if seconds >= self._beat_at or self._failures:
-            self._check_beat(seconds)
+        beats = now or seconds >= self._beat_at
+        if beats or self._failures:
+            self._check_beat(seconds, now=now)
         if seconds >= self._tended_at:
             self._tended_at = seconds + min(TEND_EVERY_S, self._ttl_s / 4)
             self.values.tend(self._clocks.now_ns(), int(self._ttl_s * 1e9))
@@ -181,7 +184,7 @@ class Service:
             self.counters["markets"] += len(changes)
             self.counters["bytes"] += sum(len(change.value) for change in changes)
         self._written_number = self.values.number
-        if seconds >= self._beat_at:
+        if beats:
             self._beat_at = seconds + BEAT_EVERY_S
             self._write_beat()
 
@@ -193,11 +196,11 @@ class Service:
             self.values.carry(value for value in found if value is not None)
         self._carried = True
 
-    def _check_beat(self, seconds: float) -> None:
+    def _check_beat(self, seconds: float, *, now: bool) -> None:
         """Is the writer's key as we left it? If not, the cache was emptied, or is as it was some time ago."""
         if not self._beat or self._cache.get(self._writer_key) == self._beat:
             return
-        if seconds - self._rewritten_at >= REWRITE_EVERY_S:
+        if now or seconds - self._rewritten_at >= REWRITE_EVERY_S:
             self._rewritten_at = seconds
             self.counters["rewrites"] += 1
             self.values.again()

@@ -117,15 +117,30 @@ class RedisCache:
         names = {checked_key(key): checked_value(key, value) for key, value in values.items()}
         px = _milliseconds(ttl_s)
         with self._open() as client:
-            if not names:
-                return
-            pipeline = client.pipeline(transaction=False)
-            for name, value in names.items():
-                pipeline.set(name, value, px=px)
-            # The library would put the commands, values and all, into the text of an error: we look for one ourselves.
-            for answer in pipeline.execute(raise_on_error=False):
-                if isinstance(answer, Exception):
-                    raise answer
+            if names:
+                self._pipeline(client, [_set_command(name, value, px) for name, value in names.items()])
+
+    def _pipeline(self, client: redis.Redis, commands: Sequence[bytes]) -> None:
+        """Sends packed commands at once and reads an answer to each; raises the first error among them.
+
+        The library's own pipeline costs five times the CPU, and puts the values into the text of its errors.
+        """
+        pool, failed = client.connection_pool, None
+        connection: Any = pool.get_connection()
+        try:
+            connection.send_packed_command([b"".join(commands)])
+            for _ in commands:
+                try:
+                    connection.read_response()
+                except exceptions.ResponseError as error:
+                    failed = failed or error
+        except BaseException:
+            connection.disconnect()  # its next answers would be those to these commands
+            raise
+        finally:
+            pool.release(connection)
+        if failed is not None:
+            raise failed
 
     def scan(self, prefix: str) -> Iterator[str]:
         pattern = _SPECIAL.sub(r"\\\g<0>", prefix).encode() + b"*"
@@ -257,6 +272,21 @@ def _milliseconds(ttl_s: float | None) -> int | None:
     """What Redis counts in; never so little that it means nothing."""
     checked = checked_ttl(ttl_s)
     return None if checked is None else max(1, round(checked * 1000))
+
+
+def _set_command(name: bytes, value: bytes, px: int | None) -> bytes:
+    """SET in Redis's protocol: the number of words, then each with its length."""
+    if px is None:
+        return b"*3\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(name), name, len(value), value)
+    time = b"%d" % px
+    return b"*5\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$2\r\nPX\r\n$%d\r\n%b\r\n" % (
+        len(name),
+        name,
+        len(value),
+        value,
+        len(time),
+        time,
+    )
 
 
 def _options(url: str) -> dict[str, Any]:

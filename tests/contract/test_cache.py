@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
+import ipaddress
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from servers import RedisServer
 
 from ssmd.errors import (
@@ -478,6 +483,80 @@ def test_a_redis_that_is_full_and_gives_nothing_up_is_a_limit(guarded: RedisServ
     guarded.send("FLUSHALL")
     cache.set("k", b"1")
     cache.close()
+
+
+def test_after_an_mset_that_hung_or_failed_the_next_answers_belong_to_the_next_questions(tmp_path: Path) -> None:
+    with RedisServer(tmp_path, settings=("--maxmemory-policy", "noeviction")) as server:
+        cache = RedisCache(server.url, timeout_s=0.2)
+        cache.set("k", b"1")
+        server.pause()
+        with pytest.raises(UnavailableError, match="in time"):
+            cache.mset({f"k{i}": b"x" for i in range(100)})
+        server.resume()
+        until(lambda: _answer(cache, "k") == b"1")
+        assert cache.mget(["k", "none"]) == [b"1", None]
+        server.send("CONFIG", "SET", "maxmemory", "1")
+        with pytest.raises(LimitError, match="full"):
+            cache.mset({f"k{i}": b"x" for i in range(100)})
+        assert cache.get("k") == b"1"
+        server.send("CONFIG", "SET", "maxmemory", "0")
+        cache.mset({f"k{i}": b"x" for i in range(100)}, ttl_s=9)
+        assert cache.mget(["k99", "k"]) == [b"x", b"1"]
+        cache.close()
+
+
+# ---- Redis over TLS --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a certificate for localhost and 127.0.0.1 that signs itself."""
+    folder = tmp_path_factory.mktemp("certificates")
+    make_certificate(folder / "certificate.pem", folder / "key.pem")
+    return folder
+
+
+def test_tls_works_with_the_file_of_the_authority_and_never_without(tmp_path: Path, certificates: Path) -> None:
+    certificate = certificates / "certificate.pem"
+    settings = (
+        *("--tls-cert-file", str(certificate), "--tls-key-file", str(certificates / "key.pem")),
+        *("--tls-auth-clients", "no", "--tls-ca-cert-file", str(certificate)),
+    )
+    with RedisServer(tmp_path, settings=settings, tls=True) as server:
+        cache = RedisCache(f"{server.url}?ssl_ca_certs={certificate}")
+        cache.check()
+        cache.mset({"k": b"1"}, ttl_s=60)
+        assert cache.get("k") == b"1"
+        cache.close()
+        with pytest.raises(RejectedError, match="certificate"):
+            RedisCache(server.url).check()
+        with pytest.raises(MiddlewareError):
+            RedisCache(server.url.replace("rediss:", "redis:"), timeout_s=0.5).check()
+
+
+def make_certificate(certificate: Path, key: Path) -> None:
+    now = datetime.datetime.now(datetime.UTC)
+    secret = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a test's Redis")])
+    names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(secret.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(names, critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(secret, hashes.SHA256())
+    )
+    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    key.write_bytes(
+        secret.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
 
 
 def test_a_key_that_holds_another_type_is_a_conflict(server: RedisServer) -> None:
