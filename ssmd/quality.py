@@ -186,6 +186,8 @@ class Account:
     events: list[EventFact] = field(default_factory=list)
     subscriptions: list[SubscribedFact] = field(default_factory=list)
     damage: list[DamageFact] = field(default_factory=list)
+    archived: int = 0  # every record up to here is proved to be in `archive`, 0 = none, or it is not known
+    archive: str = ""
 
 
 @dataclass(slots=True)
@@ -201,6 +203,7 @@ class Report:
     damage: list[DamageFact]
     blind: list[dict[str, str]]
     runs: list[dict[str, Any]]
+    begins: list[dict[str, Any]] = field(default_factory=list)  # journals whose first records are not here
 
     def as_json(self) -> dict[str, Any]:
         totals = self.totals
@@ -215,6 +218,7 @@ class Report:
             "unproved": self.unproved,
             "first_number": totals.first_number,
             "last_number": totals.last_number,
+            "begins": self.begins,
             "first_recv_ns": totals.first_recv_ns,
             "last_recv_ns": totals.last_recv_ns,
             "runs": self.runs,
@@ -250,7 +254,17 @@ def judge(account: Account) -> Report:
         damage=damage,
         blind=_blind(account),
         runs=_runs(account.events),
+        begins=_begins(account),
     )
+
+
+def _begins(account: Account) -> list[dict[str, Any]]:
+    """A journal that is read from its middle: by the archive's word its beginning is there, or nobody knows where."""
+    first = account.totals.first_number
+    if first <= 1:
+        return []
+    archive = account.archive if account.archived >= first - 1 else None
+    return [{"journal": account.journal, "first_number": first, "archive": archive}]
 
 
 def merge(reports: Sequence[Report]) -> Report:
@@ -268,6 +282,7 @@ def merge(reports: Sequence[Report]) -> Report:
         damage=[entry for report in reports for entry in report.damage],
         blind=list(blind.values()),
         runs=sorted((entry for report in reports for entry in report.runs), key=lambda run: int(run["started_ns"])),
+        begins=[entry for report in reports for entry in report.begins],
     )
 
 

@@ -15,11 +15,12 @@ import pytest
 from journal_writer import DAY, NOON, Journal
 
 from ssmd.archiver import Options, archive
-from ssmd.archiver.outbox import AGAIN_S, LONGEST_WAIT_S, Outbox, read_cursor
+from ssmd.archiver.outbox import AGAIN_S, LONGEST_WAIT_S, Outbox
 from ssmd.archiver.retention import Rule, expire
 from ssmd.archiver.upload import Done, Target, read_mark, still_there, upload
 from ssmd.errors import ConflictError, DamageError, RejectedError, UnavailableError
 from ssmd.journal import manifest
+from ssmd.journal.archived import Archived, read_archived
 from ssmd.journal.paths import ARCHIVED, OPEN, Segment, find
 from ssmd.middleware.files import FileStorage
 from ssmd.middleware.interfaces import ObjectInfo
@@ -469,8 +470,7 @@ def test_everything_that_waits_is_copied_and_counted(journal: Journal, storage: 
     assert (counters.objects, counters.retries, counters.removed) == (4, 0, 0)
     assert counters.bytes == sum(info.size_bytes for info in storage.list())
     assert (b.events, b.box.trouble(), b.box.cursor) == (["uploaded", "uploaded"], None, 6)
-    assert read_cursor(journal.root, "s3://bucket") == 6
-    assert read_cursor(journal.root, "s3://another") == 0
+    assert read_archived(journal.root) == Archived(6, "s3://bucket")
 
 
 def test_a_storage_that_is_down_is_left_alone_for_longer_and_longer(

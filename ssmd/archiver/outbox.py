@@ -9,7 +9,6 @@ kept in `archiver.cursor` beside the journal, for those who find that its beginn
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -31,8 +30,8 @@ from ssmd.errors import (
     UnavailableError,
 )
 from ssmd.journal import manifest
-from ssmd.journal.files import replace_file
-from ssmd.journal.paths import ARCHIVER_CURSOR, Segment
+from ssmd.journal.archived import Archived, read_archived, write_archived
+from ssmd.journal.paths import Segment
 
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 60.0
@@ -79,7 +78,8 @@ class Outbox:
         self._expire_at = 0.0
         self._checked = False
         self._busy: tuple[str, float] | None = None
-        self._cursor = read_cursor(root, target.place)
+        known = read_archived(root)
+        self._cursor = known.number if known is not None and known.place == target.place else 0
 
     @property
     def cursor(self) -> int:
@@ -170,7 +170,7 @@ class Outbox:
             number = max(number, mark.last_number)
         if number > self._cursor:
             try:
-                write_cursor(self._root, self._target.place, number)
+                write_archived(self._root, Archived(number, self._target.place))
             except OSError:  # a full disk: the marks say it all, this is for people
                 return
             self._cursor = number
@@ -211,16 +211,3 @@ class Outbox:
 def sentence(error: SsmdError) -> str:
     """An error and its hint in one line."""
     return "; ".join(part for part in (str(error.args[0]), error.hint) if part)
-
-
-def read_cursor(root: Path, place: str) -> int:
-    """The last record that was proved to be in this place, 0 = none was, or it is not known."""
-    try:
-        held = json.loads((root / ARCHIVER_CURSOR).read_bytes())
-        return int(held["number"]) if held["place"] == place else 0
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return 0
-
-
-def write_cursor(root: Path, place: str, number: int) -> None:
-    replace_file(root / ARCHIVER_CURSOR, json.dumps({"number": number, "place": place}).encode() + b"\n")

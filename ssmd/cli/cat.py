@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from ssmd.cli import options
 from ssmd.errors import EXIT_INCOMPLETE, EXIT_OK, DamageError, UsageError
 from ssmd.journal.follow import Follower
-from ssmd.journal.paths import find
+from ssmd.journal.paths import Segment, find, is_url
 from ssmd.journal.reader import Damage, Reader, Record
 from ssmd.journal.times import full_time, parse_time
 from ssmd.native.walk import ALL_KINDS, FIRST_NS, KIND_BITS, LAST_NS, Filter
@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     """The options of `ssmd cat`."""
     p = options.parser("cat", "Print the records of a journal: sealed, compressed and open segments, in order.")
     p.epilog = "Exit codes: 0 all was read; 1 damage was met (said on stderr; all before it was printed); 2 usage."
-    p.add_argument("paths", nargs="+", metavar="PATH", help="segment files, folders or globs")
+    p.add_argument("paths", nargs="+", metavar="PATH", help="segment files, folders or globs, s3://BUCKET/PREFIX")
     p.add_argument(
         "--kind",
         action="append",
@@ -119,6 +119,8 @@ def main(arguments: Sequence[str]) -> int:
     if given.iso and given.format != "json":
         raise UsageError(f"--iso does nothing with --format {given.format}", hint="only JSON has fields to add")
     printer = _as_json_with_times if given.iso else _PRINTERS[given.format]
+    if given.follow and any(map(is_url, given.paths)):
+        raise UsageError("--follow: an archive does not grow by records", hint="follow the journal itself")
     damage: list[Damage] = []
     records = (_followed if given.follow else _stored)(given.paths, wanted, damage)
     try:
@@ -130,8 +132,17 @@ def main(arguments: Sequence[str]) -> int:
     return EXIT_INCOMPLETE if damage else EXIT_OK
 
 
+def _segments(paths: Sequence[str]) -> list[Segment]:
+    """In order. Archives are looked into where a URL names one, and nothing is imported for them else."""
+    if any(map(is_url, paths)):
+        from ssmd.cli.sources import located
+
+        return located(paths)[0]
+    return find(paths)
+
+
 def _stored(paths: Sequence[str], wanted: Filter, damage: list[Damage]) -> Iterator[Record]:
-    reader = Reader(find(paths), wanted)
+    reader = Reader(_segments(paths), wanted)
     told = 0
     for record in reader:
         told = _tell(reader.damage, told)

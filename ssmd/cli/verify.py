@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 from ssmd.cli import options
 from ssmd.errors import EXIT_INCOMPLETE, EXIT_OK, EXIT_USAGE, StorageError, UsageError
 from ssmd.journal.account import accounts
-from ssmd.journal.paths import Segment, find
-from ssmd.journal.strays import strays
+from ssmd.journal.paths import Segment, find, is_url
+from ssmd.journal.strays import Stray, strays
 from ssmd.journal.times import show_time
 from ssmd.quality import Report, judge, merge
 from ssmd.terminal import shown, shown_lines
@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
     """The options of `ssmd verify`."""
     p = options.parser("verify", "Recompute a journal from its bytes and say what is missing.")
     p.epilog = "Exit codes: 0 complete; 1 holes or damage, each listed; 2 nothing to read, or usage."
-    p.add_argument("paths", nargs="+", metavar="PATH", help="segment files, folders or globs")
+    p.add_argument("paths", nargs="+", metavar="PATH", help="segment files, folders or globs, s3://BUCKET/PREFIX")
     p.add_argument("--json", action="store_true", help="the whole report as one JSON object")
     p.add_argument("--no-books", action="store_true", help="do not replay order books")
     p.add_argument(
@@ -51,8 +51,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     """Runs the command; gives its exit code. Raises SsmdError for what the user can mend."""
     given = parser().parse_args(arguments)
-    segments = find(given.paths)
-    astray = strays(given.paths)
+    segments, astray = _located(given.paths)
     if not segments and not astray:
         raise UsageError(f"no segments under {' '.join(given.paths)}", hint="a journal's files end in .capnp")
     check = None
@@ -74,6 +73,15 @@ def main(arguments: Sequence[str]) -> int:
         Page(sys.stdout, books=not given.no_books).print(report, comparisons)
     complete = report.complete and all(comparison.complete for comparison in comparisons)
     return EXIT_OK if complete else EXIT_INCOMPLETE
+
+
+def _located(paths: Sequence[str]) -> tuple[list[Segment], list[Stray]]:
+    """Segments, and what lies astray. Archives are looked into where a URL names one, and nothing is imported else."""
+    if any(map(is_url, paths)):
+        from ssmd.cli.sources import located
+
+        return located(paths)
+    return find(paths), strays(paths)
 
 
 def _compared(segments: list[Segment], urls: Sequence[str]) -> list[Comparison]:
@@ -126,6 +134,8 @@ class Page:
         if totals.records:
             self._line(f"time     {show_time(totals.first_recv_ns)} to {show_time(totals.last_recv_ns)}")
             self._line(f"numbers  {totals.first_number} to {totals.last_number}")
+        for entry in report.begins:
+            self._line(f"begins   {_begin_line(entry, of_several=len(report.begins) > 1)}")
         self._line(f"kinds    {kinds or 'none'}")
         if report.unproved:
             self._line(
@@ -176,7 +186,8 @@ class Page:
 
     def _verdict(self, report: Report) -> None:
         if report.complete:
-            self._line("", "complete: nothing is missing that can be known to be missing", "32")
+            begins = ", from where it begins" if report.begins else ""
+            self._line("", f"complete{begins}: nothing is missing that can be known to be missing", "32")
             return
         parts = []
         if report.gaps:
@@ -206,6 +217,13 @@ def _duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _begin_line(entry: dict[str, Any], *, of_several: bool) -> str:
+    first, archive = entry["first_number"], entry["archive"]
+    where = f"they are in {archive}" if archive else "nothing is said about them"
+    journal = f"{entry['journal']}: " if of_several else ""
+    return f"{journal}at record {first}; records 1 to {first - 1} are not here: {where}"
 
 
 def _range(entry: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ssmd.errors import DamageError
 from ssmd.journal import manifest
+from ssmd.journal.archived import read_archived
 from ssmd.journal.facts import fact_of
 from ssmd.journal.paths import Segment
 from ssmd.journal.reader import Batch, Reader
@@ -40,6 +41,9 @@ def accounts(
 def account(journal: str, segments: list[Segment], *, books: bool = True, check: Check | None = None) -> Account:
     """The facts of one journal; `segments` in the order of their records."""
     facts = Account(journal=journal, segments=len(segments))
+    archived = read_archived(Path(journal))
+    if archived is not None:
+        facts.archived, facts.archive = archived.number, archived.place
     tally = Tally(books=books)
     for segment in segments:
         _add_segment(facts, tally, segment, check)
@@ -92,11 +96,8 @@ def _add_batch(facts: Account, tally: Tally, segment: Segment, batch: Batch) -> 
 
 
 def _stored_manifest(facts: Account, segment: Segment) -> dict[str, object] | None:
-    path: Path = manifest.path_of(segment)
-    if not segment.sealed or not path.exists():
-        return None
     try:
-        return manifest.read(path)
+        return manifest.stored(segment)
     except DamageError as error:
-        facts.damage.append(DamageFact(str(path), 0, str(error)))
+        facts.damage.append(DamageFact(str(manifest.path_of(segment)), 0, str(error)))
         return None

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ssmd.errors import DamageError
+from ssmd.errors import DamageError, MissingObjectError
 from ssmd.journal.facts import fact_of
 from ssmd.journal.files import replace_file
 from ssmd.journal.paths import MANIFEST, SEALED, Segment
@@ -134,13 +134,32 @@ def write(segment: Segment, manifest: dict[str, Any]) -> Path:
 
 def read(path: Path) -> dict[str, Any]:
     """A stored manifest. DamageError where it is no JSON object."""
+    return parsed(path.read_bytes(), str(path))
+
+
+def parsed(text: bytes, name: str) -> dict[str, Any]:
+    """The manifest in a text; `name` says where it stands."""
     try:
-        manifest = json.loads(path.read_bytes())
+        manifest = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DamageError(f"{path}: no JSON: {error}") from None
+        raise DamageError(f"{name}: no JSON: {error}") from None
     if not isinstance(manifest, dict):
-        raise DamageError(f"{path}: not a JSON object")
+        raise DamageError(f"{name}: not a JSON object")
     return manifest
+
+
+def stored(segment: Segment) -> dict[str, Any] | None:
+    """The manifest that stands beside a sealed segment, or among the objects; None where there is none."""
+    if not segment.sealed:
+        return None
+    if segment.stored is None:
+        path = path_of(segment)
+        return read(path) if path.exists() else None
+    key = segment.stored.key.rpartition("/")[0] + "/" + path_of(segment).name
+    try:
+        return parsed(segment.stored.storage.get(key.removeprefix("/")), str(path_of(segment)))
+    except MissingObjectError:
+        return None
 
 
 def differences(stored: dict[str, Any], computed: dict[str, Any]) -> list[str]:

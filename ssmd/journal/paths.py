@@ -16,12 +16,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from enum import IntEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ssmd.errors import UsageError
+
+if TYPE_CHECKING:
+    from ssmd.middleware.interfaces import Storage
 
 SEALED = ".capnp"
 OPEN = ".capnp.open"
@@ -29,11 +33,11 @@ COMPRESSED = ".capnp.zst"
 MANIFEST = ".manifest.json"
 CUT = ".capnp.cut"
 ARCHIVED = ".archived.json"
-ARCHIVER_CURSOR = "archiver.cursor"  # in the journal's folder: JSON, `number` = the last record that is in `place`
 
 _FEED = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\Z")
 DAY = re.compile(r"\d{4}-\d{2}-\d{2}\Z", re.ASCII)
 _STEM = re.compile(r"(\d{8}T\d{6}Z)-(\d{12,20})\Z")
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://")
 _NS = 1_000_000_000
 
 
@@ -49,18 +53,31 @@ _SUFFIXES = ((COMPRESSED, State.COMPRESSED), (OPEN, State.OPEN), (SEALED, State.
 
 
 @dataclass(frozen=True, slots=True)
+class Stored:
+    """The object in a Storage that holds a segment which is no file of this machine (ssmd.journal.objects)."""
+
+    storage: Storage
+    key: str
+    size_bytes: int
+    journal: Path | None = None  # the local folder of the same journal, where it is read together with that
+
+
+@dataclass(frozen=True, slots=True)
 class Segment:
-    """A segment file, as its name tells it."""
+    """A segment file, as its name tells it. One that is an object has a path for people only: its URL."""
 
     path: Path
     stem: str
     state: State
     first_number: int  # 0 = the name does not say
     start_ns: int  # whole seconds, 0 = the name does not say
+    stored: Stored | None = field(default=None, compare=False, repr=False)
 
     @property
     def journal(self) -> Path:
         """The folder of the feed: segments of one journal share it."""
+        if self.stored is not None and self.stored.journal is not None:
+            return self.stored.journal
         folder = self.path.parent
         return folder.parent if DAY.match(folder.name) else folder
 
@@ -116,18 +133,35 @@ def _moment_ns(text: str) -> int:
         return 0
 
 
+def is_url(path: str) -> bool:
+    """Whether it names an archive (ssmd.cli.sources) and no path."""
+    return _URL.match(path) is not None
+
+
 def find(paths: Iterable[str | Path], *, must_exist: bool = True) -> list[Segment]:
     """Segments under files, folders and globs: journal by journal, each in the order of its records.
 
     UsageError where a path is not there (unless `must_exist` is False) or a named file is no segment.
     """
+    return in_order(_each(paths, must_exist))
+
+
+def in_order(segments: Iterable[Segment]) -> list[Segment]:
+    """Journal by journal, each in the order of its records; each segment once, in the form that is read first.
+
+    A file of this machine is read rather than the object that is its copy.
+    """
     found: dict[tuple[Path, str], Segment] = {}
-    for segment in _each(paths, must_exist):
+    for segment in segments:
         key = (segment.journal, segment.stem)
         known = found.get(key)
-        if known is None or segment.state < known.state:
+        if known is None or _rank(segment) < _rank(known):
             found[key] = segment
     return sorted(map(_numbered, found.values()), key=lambda s: (s.journal, s.first_number, s.start_ns, s.stem))
+
+
+def _rank(segment: Segment) -> tuple[bool, State]:
+    return segment.stored is not None, segment.state
 
 
 def _each(paths: Iterable[str | Path], must_exist: bool) -> Iterator[Segment]:
@@ -174,7 +208,7 @@ def _numbered(segment: Segment) -> Segment:
         return segment
     from ssmd.journal.source import first_number
 
-    return Segment(segment.path, segment.stem, segment.state, first_number(segment), 0)
+    return replace(segment, first_number=first_number(segment))
 
 
 def newest(root: Path) -> Segment | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ssmd.errors import DamageError, StorageError
 from ssmd.journal import manifest
-from ssmd.journal.paths import COMPRESSED, MANIFEST, OPEN, SEALED, Segment, segment_of
+from ssmd.journal.paths import ARCHIVED, COMPRESSED, MANIFEST, OPEN, SEALED, Segment, segment_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +56,17 @@ def _no_file(path: Path) -> str:
 
 def _segment_gone(path: Path, segment: Segment) -> str | None:
     """None: the file is no manifest of ours."""
+    if segment.beside(ARCHIVED).exists():
+        return None  # it is proved to be in an archive, and its removal here is under way
     try:
         stored: dict[str, Any] = manifest.read(path)
     except (DamageError, StorageError, OSError):
         stored = {}
+    return segment_gone(stored, segment)
+
+
+def segment_gone(stored: dict[str, Any], segment: Segment) -> str | None:
+    """The same, of a manifest that was read ({}: it could not be)."""
     if stored.get("segment") != segment.path.name and not segment.start_ns:
         return None
     count, first, last = (stored.get(key) for key in ("records", "first_number", "last_number"))
