@@ -34,6 +34,7 @@
 #define MILLISECOND_NS INT64_C(1000000)
 #define SEAL_GRACE_NS INT64_C(1000000000) /* records of a period may still come this long after its end */
 #define RETRY_NAP_NS INT64_C(100000000)
+#define LOOK_NS INT64_C(1000000000) /* so often is looked whether the files are still where they were made */
 #define LOCK_NAME ".flusher.lock"
 #define MAX_DAYS 1000000u
 
@@ -45,6 +46,8 @@ struct ssmd_flusher {
     int64_t *day_start_ns;
     uint32_t *day;
     int lock_fd;
+    int root_fd;     /* the folder that was opened */
+    int64_t look_ns; /* monotonic, when to look after it */
 
     ssmd_commit commit;        /* as last stored */
     int64_t segment_end_ns;    /* a record received at or after this belongs to another segment */
@@ -323,11 +326,82 @@ static int move(ssmd_flusher *flusher)
     return found.bytes < n || n > ssmd_ring_capacity(flusher->ring) / 4 ? SSMD_MORE : SSMD_OK;
 }
 
+/* ---- what somebody does to the files meanwhile ------------------------------------------------- */
+
+/* Takes the folder that has the root's name now; makes it where there is none. */
+static int take_root(ssmd_flusher *flusher)
+{
+    ssmd_error error = {0};
+    int lock;
+    int status = ssmd_journal_lock(flusher->segment.root, &lock, &error);
+    if (status != SSMD_OK) {
+        uint32_t what = status == SSMD_BUSY ? SSMD_WHAT_LOCK : SSMD_WHAT_FOLDER;
+        flusher->fault = (ssmd_segment_fault){status, error.sys_errno, what, error.value, 0};
+        flusher->look_ns = INT64_MIN;
+        return status;
+    }
+    ssmd_journal_unlock(flusher->lock_fd);
+    flusher->lock_fd = lock;
+    if (flusher->root_fd >= 0)
+        close(flusher->root_fd);
+    flusher->root_fd = open(flusher->segment.root, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    return SSMD_OK;
+}
+
+static void lose(ssmd_flusher *flusher, bool segment_gone)
+{
+    ssmd_segment *segment = &flusher->segment;
+    ssmd_flusher_status *line = &flusher->status;
+    line->losses++;
+    line->lost_first = line->lost_last = 0;
+    line->lost_since_ns = 0;
+    if (segment_gone && segment->records > 0) {
+        line->lost_first = segment->first_number;
+        line->lost_last = flusher->commit.last_number;
+        line->lost_since_ns = segment->start_ns;
+    }
+    flusher->fault =
+        (ssmd_segment_fault){SSMD_DAMAGED, 0, SSMD_WHAT_GONE, segment_gone ? (int64_t)segment->records : 0, 0};
+    if (segment_gone) {
+        ssmd_segment_mark mark = mark_now(flusher, true);
+        ssmd_segment_abandon(segment, &mark);
+        flusher->unsynced = flusher->sync_failed = flusher->write_failed = false;
+        flusher->segment_end_ns = INT64_MIN;
+    }
+    flusher->commit.clean = 0; /* until a later record says otherwise: if none comes, the next run must tell */
+    commit(flusher);
+}
+
+/* Is all still where it was made? If not, that is told by one failed step, and the next one goes on in a new segment,
+ * in a folder that is made anew. */
+static int look(ssmd_flusher *flusher)
+{
+    const ssmd_file_ops *ops = &flusher->ops;
+    char path[SSMD_PATH_BYTES];
+    flusher->look_ns = monotonic_ns(flusher) + LOOK_NS;
+    bool segment_gone = ssmd_segment_is_gone(&flusher->segment);
+    bool root_gone =
+        flusher->root_fd >= 0 && ops->same_file(ops->context, flusher->root_fd, flusher->segment.root) == 0;
+    if (segment_gone || root_gone)
+        lose(flusher, segment_gone);
+    snprintf(path, sizeof(path), "%s/" LOCK_NAME, flusher->segment.root);
+    if (root_gone || ops->same_file(ops->context, flusher->lock_fd, path) == 0) {
+        ssmd_segment_fault gone = flusher->fault;
+        int status = take_root(flusher);
+        if (status != SSMD_OK)
+            return status;
+        flusher->fault = gone;
+    }
+    return segment_gone || root_gone ? SSMD_DAMAGED : SSMD_OK;
+}
+
 /* ---- a step and its report ------------------------------------------------------------------ */
 
 static int work(ssmd_flusher *flusher)
 {
-    int status = SSMD_OK;
+    int status = monotonic_ns(flusher) >= flusher->look_ns ? look(flusher) : SSMD_OK;
+    if (status != SSMD_OK)
+        return status;
     if (flusher->segment.sealing) /* a seal that failed on its way: nothing else may follow in that file */
         status = seal_now(flusher);
     else if (sync_is_due(flusher))
@@ -360,6 +434,8 @@ static void report(ssmd_flusher *flusher, int status)
         line->status = flusher->fault.status;
         line->sys_errno = flusher->fault.sys_errno;
         line->what = flusher->fault.what;
+        if (flusher->fault.sys_errno == ENOENT)
+            flusher->look_ns = INT64_MIN; /* what is it that is not there? */
     }
     ssmd_ring_status_store(flusher->ring, line);
 }
@@ -382,6 +458,9 @@ int ssmd_flusher_drain(ssmd_flusher *flusher)
 
 static int finish(ssmd_flusher *flusher, bool seal)
 {
+    int looked = monotonic_ns(flusher) >= flusher->look_ns ? look(flusher) : SSMD_OK;
+    if (looked != SSMD_OK)
+        return looked;
     if (flusher->sync_failed) { /* its checkpoint may stand in the file, and is to stay there */
         int status = sync_now(flusher);
         if (status != SSMD_OK)
@@ -690,6 +769,8 @@ static int open_parts(ssmd_flusher *flusher, const char *ring_path, const ssmd_f
     flusher->status.status = flusher->status.sys_errno = 0;
     flusher->status.what = SSMD_WHAT_NOTHING;
     flusher->status.error_since_ns = 0;
+    flusher->root_fd = open(options->root, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    flusher->look_ns = monotonic_ns(flusher) + LOOK_NS;
     status = recover(flusher, error);
     if (status != SSMD_OK) {
         report(flusher, status);
@@ -706,7 +787,7 @@ int ssmd_flusher_open(const char *ring_path, const ssmd_flusher_options *options
     ssmd_flusher *flusher = calloc(1, sizeof(*flusher));
     if (flusher == NULL)
         return ssmd_error_set(error, SSMD_NO_MEMORY, 0, 0, 0, "flusher");
-    flusher->lock_fd = -1;
+    flusher->lock_fd = flusher->root_fd = -1;
     flusher->segment.fd = -1;
     atomic_store_explicit(&flusher->finished, true, memory_order_relaxed);
     int status = open_parts(flusher, ring_path, options, error);
@@ -733,6 +814,8 @@ void ssmd_flusher_close(ssmd_flusher *flusher)
         ssmd_segment_free(&flusher->segment);
     ssmd_ring_close(flusher->ring);
     ssmd_journal_unlock(flusher->lock_fd);
+    if (flusher->root_fd >= 0)
+        close(flusher->root_fd);
     free(flusher->day_start_ns);
     free(flusher->day);
     free(flusher);

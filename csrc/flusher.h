@@ -17,6 +17,10 @@
  * An operation that fails (full disk, I/O error) leaves the data in the ring; the state is STALLED, the status line
  * says what and why, and the next step tries again. Nothing is skipped.
  *
+ * A folder or an open segment that is deleted, moved or replaced under the flusher is seen within a second or two: the
+ * status line says which records went with it, one step fails, and the next goes on in a new segment, in a folder that
+ * is made anew. Who feeds the ring is expected to put a record of that into it.
+ *
  * Not for: compressing and uploading sealed segments, recovery of a journal without its ring (that is done from the
  * files, before the ring is made anew), more than one flusher to a journal (a lock in its folder sees to it).
  */

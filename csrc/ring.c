@@ -722,6 +722,10 @@ int ssmd_ring_clock_load(const ssmd_ring *ring, ssmd_clock_anchor *anchor)
         DO(syncs);                                                                                                     \
         DO(longest_sync_ns);                                                                                           \
         DO(errors);                                                                                                    \
+        DO(losses);                                                                                                    \
+        DO(lost_first);                                                                                                \
+        DO(lost_last);                                                                                                 \
+        DO(lost_since_ns);                                                                                             \
     } while (0)
 
 int ssmd_ring_status(const ssmd_ring *ring, ssmd_flusher_status *status)

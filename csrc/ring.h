@@ -146,6 +146,9 @@ typedef struct ssmd_flusher_status {
     uint64_t syncs;
     uint64_t longest_sync_ns;
     uint64_t errors; /* operations that failed, retries not counted */
+    uint64_t losses; /* times that the folder or the open segment was deleted or replaced under the flusher ... */
+    uint64_t lost_first, lost_last; /* ... and the records that the last time took out of the journal, 0 = none */
+    int64_t lost_since_ns;          /* receive time of the first of them, 0 = none */
 } ssmd_flusher_status;
 SSMD_API int ssmd_ring_status(const ssmd_ring *ring, ssmd_flusher_status *status);
 SSMD_API int ssmd_ring_status_store(ssmd_ring *ring, const ssmd_flusher_status *status); /* consumer */

@@ -60,7 +60,9 @@ typedef struct ssmd_ring_header {
         _Atomic uint32_t what;
         _Atomic int64_t error_since_ns, heartbeat_ns, pid;
         _Atomic uint64_t written_bytes, written_records, segments_sealed, syncs, longest_sync_ns, errors;
-        uint64_t unused[5];
+        _Atomic uint64_t losses, lost_first, lost_last;
+        _Atomic int64_t lost_since_ns;
+        uint64_t unused[1];
     } status;
 } ssmd_ring_header;
 

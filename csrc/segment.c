@@ -44,6 +44,7 @@ const char *ssmd_flusher_what_text(uint32_t what)
         [SSMD_WHAT_LENGTH] = "length of the open segment",
         [SSMD_WHAT_CRC] = "CRC of the open segment",
         [SSMD_WHAT_LOCK] = "flusher of the data folder",
+        [SSMD_WHAT_GONE] = "the data folder or the open segment, which was deleted or replaced",
     };
     return what < SSMD_WHAT_COUNT ? TEXTS[what] : "unknown";
 }
@@ -101,6 +102,16 @@ static int64_t libc_size(void *context, const char *path)
     return stat(path, &st) == 0 ? (int64_t)st.st_size : -errno;
 }
 
+/* What cannot be told is taken for the same: a disk that fails now and then has lost nothing by that. */
+static int libc_same_file(void *context, int fd, const char *path)
+{
+    (void)context;
+    struct stat open_file, named;
+    if (stat(path, &named) != 0)
+        return errno != ENOENT && errno != ENOTDIR;
+    return fstat(fd, &open_file) != 0 || (open_file.st_dev == named.st_dev && open_file.st_ino == named.st_ino);
+}
+
 static int libc_sync_data(void *context, int fd)
 {
     (void)context;
@@ -144,6 +155,7 @@ const ssmd_file_ops ssmd_file_ops_libc = {
     .pread = libc_pread,
     .truncate = libc_truncate,
     .size = libc_size,
+    .same_file = libc_same_file,
     .sync_data = libc_sync_data,
     .sync = libc_sync,
     .rename = libc_rename,
@@ -515,6 +527,38 @@ int ssmd_segment_reopen(ssmd_segment *segment, const ssmd_segment_mark *mark, ss
         return fail(fault, SSMD_DAMAGED, 0, SSMD_WHAT_LENGTH, size, (int64_t)segment->offset);
     int status = check_bytes(segment, false, fault);
     return status == SSMD_OK ? reopen_rest(segment, size, mark, fault) : status;
+}
+
+bool ssmd_segment_is_gone(const ssmd_segment *segment)
+{
+    char path[SSMD_PATH_BYTES];
+    const ssmd_file_ops *ops = segment->ops;
+    if (segment->day == 0)
+        return false;
+    if (segment->fd < 0) {
+        folder_path(segment->root, segment->day, path, sizeof(path));
+        return ops->size(ops->context, path) == -ENOENT;
+    }
+    own_path(segment, segment->renamed ? SSMD_SEGMENT_SEALED : SSMD_SEGMENT_OPEN, path);
+    if (ops->same_file(ops->context, segment->fd, path) != 0)
+        return false;
+    return !segment->renamed || own_size(segment, SSMD_SEGMENT_ZST) < 0; /* compressed in the meantime: well */
+}
+
+void ssmd_segment_abandon(ssmd_segment *segment, const ssmd_segment_mark *checkpoint)
+{
+    uint8_t record[SSMD_CHECKPOINT_BYTES];
+    ssmd_segment_fault ignored;
+    ssmd_segment_mark last = *checkpoint;
+    last.final = true;
+    if (segment->fd >= 0 && segment->offset > 0 && !segment->suspect && !segment->renamed) {
+        checkpoint_encode(segment, &last, record);
+        if (settle(segment, &ignored) == SSMD_OK &&
+            write_all(segment, record, sizeof(record), segment->offset, &ignored) == SSMD_OK)
+            segment->ops->sync_data(segment->ops->context, segment->fd);
+    }
+    forget(segment);
+    segment->root_dirty = true;
 }
 
 int ssmd_segment_seal(ssmd_segment *segment, const ssmd_segment_mark *checkpoint, ssmd_segment_fault *fault)

@@ -44,7 +44,8 @@ typedef enum ssmd_flusher_what {
     SSMD_WHAT_LENGTH = 11, /* the segment is shorter than what was committed (0 bytes: it is gone) */
     SSMD_WHAT_CRC = 12,    /* the segment holds other bytes than were committed */
     SSMD_WHAT_LOCK = 13,   /* the data folder belongs to another flusher */
-    SSMD_WHAT_COUNT = 14
+    SSMD_WHAT_GONE = 14,   /* the folder or the open segment was deleted or replaced; `value` records went with it */
+    SSMD_WHAT_COUNT = 15
 } ssmd_flusher_what;
 SSMD_API const char *ssmd_flusher_what_text(uint32_t what);
 
@@ -63,9 +64,10 @@ typedef struct ssmd_file_ops {
     int64_t (*pwrite)(void *context, int fd, const void *data, size_t n, int64_t offset);
     int64_t (*pread)(void *context, int fd, void *data, size_t n, int64_t offset);
     int (*truncate)(void *context, int fd, int64_t length);
-    int64_t (*size)(void *context, const char *path); /* of a file, by name */
-    int (*sync_data)(void *context, int fd);          /* fdatasync */
-    int (*sync)(void *context, int fd);               /* fsync, of folders */
+    int64_t (*size)(void *context, const char *path);          /* of a file, by name */
+    int (*same_file)(void *context, int fd, const char *path); /* 1 = the path names this file, 0 = it does not */
+    int (*sync_data)(void *context, int fd);                   /* fdatasync */
+    int (*sync)(void *context, int fd);                        /* fsync, of folders */
     int (*rename)(void *context, const char *from, const char *to);
     int (*make_folder)(void *context, const char *path);
     int64_t (*wall_ns)(void *context);
@@ -132,6 +134,13 @@ SSMD_API int ssmd_segment_create(ssmd_segment *segment, ssmd_segment_fault *faul
  * checkpoint that says what `mark` says and was not committed any more is kept: the sync, or the seal, is finished.
  * SSMD_OK; SSMD_EMPTY if it is sealed now (identity is cleared); SSMD_DAMAGED if it has fewer or other bytes. */
 SSMD_API int ssmd_segment_reopen(ssmd_segment *segment, const ssmd_segment_mark *mark, ssmd_segment_fault *fault);
+
+/* Somebody deleted, moved or replaced the file (or, before it is made, its folder): what is written cannot be found. */
+SSMD_API bool ssmd_segment_is_gone(const ssmd_segment *segment);
+
+/* Leaves such a file: with a final checkpoint on the disk if that can be had (it may have been moved, and come back).
+ * Clears identity and content. */
+SSMD_API void ssmd_segment_abandon(ssmd_segment *segment, const ssmd_segment_mark *checkpoint);
 
 SSMD_API int ssmd_segment_append(ssmd_segment *segment, const uint8_t *data, uint64_t n, uint64_t records,
                                  ssmd_segment_fault *fault);

@@ -33,7 +33,7 @@ from ssmd.helpers import Reports, helpers_of
 from ssmd.metrics import Reading, exposition
 from ssmd.report import report_of
 from ssmd.status import Snapshot
-from ssmd.store import Store, journal_root
+from ssmd.store import Loss, Store, journal_root
 from ssmd.wire import WireConnection
 
 ANCHOR_EVERY_S = 60.0
@@ -393,7 +393,18 @@ class Connector:
         """Looks after what cannot report by itself: the native flusher thread, and how all fares."""
         while not self._stop.wait(WATCH_EVERY_S):
             self.store.watch()
+            self._tell_loss()
             self._tell_trouble()
+
+    def _tell_loss(self) -> None:
+        """Files that were taken from under the flusher: an alarm, and a record once there is room for it."""
+        loss = self.store.loss()
+        if loss is not None:
+            self._log.error("alarm", check="flusher", reason=loss.what)
+            self._parts.append(self._spawn("record of a loss", lambda: self._record_loss(loss)))
+
+    def _record_loss(self, loss: Loss) -> None:
+        self._record_gap(records.GapCause.DAMAGE, from_ns=loss.since_ns, detail=loss.what)
 
     def _tell_trouble(self) -> None:
         """One alarm in the log for each check of /healthz that fails for a while, one word when that is over."""

@@ -50,6 +50,7 @@ METRICS: tuple[MetricSpec, ...] = (
     ),
     MetricSpec("ssmd_record_number", "gauge", "Last record number, by cursor: ring, written, durable", "cursor"),
     MetricSpec("ssmd_written_bytes", "counter", "Bytes written to segment files since the ring was made"),
+    MetricSpec("ssmd_files_lost", "counter", "Times that the data folder or the open segment was deleted or replaced"),
     MetricSpec("ssmd_segments_sealed", "counter", "Segments sealed since the ring was made"),
     MetricSpec("ssmd_syncs", "counter", "Times data was made durable since the ring was made"),
     MetricSpec("ssmd_sync_longest_seconds", "gauge", "Longest of those"),

@@ -18,7 +18,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,7 +29,7 @@ from ssmd.children import Child
 from ssmd.environment import Environment
 from ssmd.errors import DamageError, SsmdError, StorageError, UsageError
 from ssmd.journal.files import replace_file
-from ssmd.journal.identity import make_identity
+from ssmd.journal.identity import IDENTITY, known_identity, make_identity
 from ssmd.journal.recover import Cut, Recovery, recover
 from ssmd.metrics import Reading
 from ssmd.native import clock
@@ -43,6 +43,7 @@ from ssmd.wire import WireConnection
 T = TypeVar("T")
 
 LEFTOVER_FLUSHER_S = 6.0  # a flusher that was asked to end has 5
+LOSS_ALARM_NS = 60_000_000_000  # so long health tells of a loss
 RING_NOTE = ".ring"  # in the journal's folder: the path of the ring that was last used with it
 
 
@@ -66,6 +67,14 @@ def journal_root(environment: Environment) -> Path:
     return Path(environment.storage.path) / environment.feed
 
 
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Records that were written, and then taken away by somebody."""
+
+    what: str
+    since_ns: int  # receive time of the first, 0 = not known
+
+
 class Store:
     """An open journal with its ring. Raises UsageError where another process has it or the folder cannot be written."""
 
@@ -84,7 +93,10 @@ class Store:
         self._writer = Writer(self._ring, resume.last_number)
         self._last_connection = resume.max_connection
         self._plain_counts: Counter[str] = Counter()  # of all the plain normalizer's connections
-        self._written_before = self._ring.status().written_bytes
+        before = self._ring.status()
+        self._written_before = before.written_bytes
+        self._losses_told = before.losses
+        self._lost_ns = 0  # when the last loss was seen
         self._thread: FlusherThread | None = None
         if environment.flusher.mode == "thread":
             try:
@@ -292,6 +304,24 @@ class Store:
         if self._thread is not None and self._thread.finished():
             raise StorageError(f"the flusher ended by itself: {self._thread.status().error or 'no error is known'}")
 
+    def loss(self) -> Loss | None:
+        """What somebody took from under the flusher since the last call. Puts the journal's own files back."""
+        status = self._ring.status()
+        if status.losses == self._losses_told:
+            return None
+        self._losses_told = status.losses
+        self._lost_ns = time.time_ns()
+        try:
+            self._note_ring()
+            if known_identity(self._root) is None:
+                replace_file(self._root / IDENTITY, f"{self.identity}\n".encode())
+        except (SsmdError, OSError) as error:
+            self._log.error("the journal's own files could not be made again", reason=str(error))
+        what = f"{self._root} or the open segment in it was deleted, moved or replaced while it was written"
+        if status.lost_last:
+            what += f": records {status.lost_first} to {status.lost_last} are no longer there"
+        return Loss(f"{what}; what was sealed before may be gone too", status.lost_since_ns)
+
     def flusher_trouble(self, heartbeat_limit_ns: int) -> str | None:
         """What is wrong with the flusher, in a sentence; None = nothing."""
         status = self._ring.status()
@@ -302,6 +332,8 @@ class Store:
             return "is not running yet"
         if status.state == FlusherState.STOPPED:
             return "has stopped"
+        if time.time_ns() - self._lost_ns < LOSS_ALARM_NS:
+            return "writes again, but the data folder was deleted or replaced under it: records are lost (see the log)"
         silent_ns = time.time_ns() - status.heartbeat_ns
         return f"has not moved for {silent_ns / 1e9:.0f} s" if silent_ns > heartbeat_limit_ns else None
 
@@ -351,6 +383,7 @@ class Store:
             "ssmd_record_number": {cursor: float(number) for cursor, number in self.cursors().items()},
             "ssmd_written_bytes": float(status.written_bytes),
             "ssmd_segments_sealed": float(status.segments_sealed),
+            "ssmd_files_lost": float(status.losses),
             "ssmd_syncs": float(status.syncs),
             "ssmd_sync_longest_seconds": status.longest_sync_ns / 1e9,
             "ssmd_flusher_error": float(status.sys_errno),
@@ -362,15 +395,18 @@ class Store:
         """Waits until `deadline` (time.monotonic) for all to be sealed. False: the rest waits in the ring."""
         done = self._child_sealed(flusher_child, deadline) if flusher_child is not None else self._sealed(deadline)
         done = done and self._ring.head == self._ring.tail
-        if done:
+        loss = self.loss()
+        if loss is not None:
+            self._log.error("files were taken away at the end of the run: the next one records that", reason=loss.what)
+        if done and loss is None:
             self._path.unlink(missing_ok=True)  # while we hold its lock: nobody can have begun to use it
-        else:
+        elif not done:
             self._log.error(
                 "not all could be written: the rest waits in the ring",
                 ring=str(self._path),
                 trouble=self._ring.status().error,
             )
-        return done
+        return done and loss is None
 
     def _child_sealed(self, child: Child, deadline: float) -> bool:
         """The same with a flusher process, which was asked to end. What a dead one left is done here."""

@@ -35,6 +35,9 @@ typedef struct {
     uint64_t syncs;
     uint64_t longest_sync_ns;
     uint64_t errors;
+    uint64_t losses;
+    uint64_t lost_first, lost_last;
+    int64_t lost_since_ns;
 } ssmd_flusher_status;
 int ssmd_ring_open(const char *path, uint64_t capacity, int role, ssmd_ring **ring, ssmd_error *error);
 int ssmd_ring_attach(const char *path, uint64_t capacity, int role, ssmd_ring **ring, ssmd_error *error);

@@ -88,6 +88,13 @@ static inline int64_t fake_size(void *context, const char *path)
     return fake_call(context, 'z') ? fake_fail(context) : REAL.size(NULL, path);
 }
 
+/* Not counted: looking is no step at which something can fail, and comes by the clock. */
+static inline int fake_same_file(void *context, int fd, const char *path)
+{
+    (void)context;
+    return REAL.same_file(NULL, fd, path);
+}
+
 static inline int fake_sync_data(void *context, int fd)
 {
     fake_files *fake = context;
@@ -130,9 +137,9 @@ static inline void fake_passed(void *context, int point)
 
 static inline ssmd_file_ops fake_ops(fake_files *fake)
 {
-    return (ssmd_file_ops){
-        fake,           fake_open, fake_close,  fake_pwrite,      fake_pread,   fake_truncate,     fake_size,
-        fake_sync_data, fake_sync, fake_rename, fake_make_folder, fake_wall_ns, fake_monotonic_ns, fake_passed};
+    return (ssmd_file_ops){fake,          fake_open,        fake_close,     fake_pwrite,       fake_pread,
+                           fake_truncate, fake_size,        fake_same_file, fake_sync_data,    fake_sync,
+                           fake_rename,   fake_make_folder, fake_wall_ns,   fake_monotonic_ns, fake_passed};
 }
 
 /* A folder for one test, in memory where there is such a place: hundreds of syncs are made here. */

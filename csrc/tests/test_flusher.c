@@ -680,6 +680,154 @@ static void lost_bytes_are_reported_and_left_to_the_caller(void **state)
 
 /* ---- one flusher only -------------------------------------------------------------------------------- */
 
+/* What can happen to the files of a flusher that runs. */
+static void delete_segment(void)
+{
+    char command[300];
+    snprintf(command, sizeof(command), "rm %s/*/*.capnp.open", root);
+    assert_int_equal(system(command), 0);
+}
+
+static void delete_folder(void)
+{
+    assert_int_equal(fake_remove(root), 0);
+}
+
+static void move_folder(void)
+{
+    char moved[128];
+    snprintf(moved, sizeof(moved), "%s/moved", folder);
+    assert_int_equal(rename(root, moved), 0);
+}
+
+static void replace_folder(void)
+{
+    move_folder();
+    assert_int_equal(mkdir(root, 0750), 0);
+}
+
+/* Records 1 to 3 are in the open segment when `happens`; the next look sees it, and 4 and 5 are in a segment of their
+ * own. The ring held whatever was not written: nothing else is lost. */
+static void goes_on_when(void (*happens)(void))
+{
+    char path[SSMD_PATH_BYTES];
+    ssmd_flusher *flusher = open_flusher();
+    push(3);
+    assert_int_equal(ssmd_flusher_drain(flusher), SSMD_OK);
+    happens();
+    push(1);
+    fake.monotonic_ns += 2 * SECOND;
+    assert_int_equal(ssmd_flusher_step(flusher), SSMD_DAMAGED);
+    assert_int_equal(line().state, SSMD_FLUSHER_STALLED);
+    assert_int_equal(line().what, SSMD_WHAT_GONE);
+    assert_int_equal(line().losses, 1);
+    assert_int_equal(line().lost_first, 1);
+    assert_int_equal(line().lost_last, 3);
+    assert_int_equal(line().lost_since_ns / SECOND, NOON / SECOND + 10);
+    push(1);
+    assert_int_equal(ssmd_flusher_drain(flusher), SSMD_OK);
+    assert_int_equal(line().state, SSMD_FLUSHER_RUNNING);
+    assert_int_equal(ssmd_flusher_finish(flusher, true), SSMD_OK);
+    assert_int_equal(ssmd_segment_path(root, 20261122, NOON + 40 * SECOND, 4, SSMD_SEGMENT_SEALED, path, sizeof(path)),
+                     SSMD_OK);
+    assert_true(REAL.size(NULL, path) > 0);
+    assert_int_equal(committed().last_number, 5);
+    assert_int_equal(committed().durable_number, 5);
+    ssmd_flusher_close(flusher);
+    ssmd_flusher_close(open_flusher());
+}
+
+static void a_segment_that_is_deleted_under_it_is_told_and_it_goes_on(void **state)
+{
+    (void)state;
+    goes_on_when(delete_segment);
+}
+
+static void a_folder_that_is_deleted_under_it_is_made_anew(void **state)
+{
+    (void)state;
+    goes_on_when(delete_folder);
+    assert_int_equal(line().lost_last, 3);
+}
+
+/* The file that was moved away is whole, and ends in a final checkpoint: only its name says that it is open. */
+static void a_folder_that_is_moved_away_keeps_what_it_has(void **state)
+{
+    (void)state;
+    char moved[128], command[400];
+    goes_on_when(move_folder);
+    snprintf(moved, sizeof(moved), "%s/moved", folder);
+    snprintf(command, sizeof(command), "cd %s/*/ && mv *.open sealed.capnp", moved);
+    assert_int_equal(system(command), 0);
+    journal found = journal_read(moved, expected);
+    assert_null(found.wrong);
+    assert_int_equal(found.records, 3);
+    assert_int_equal(found.checkpoints, 1);
+}
+
+static void a_folder_that_is_replaced_is_used_and_locked(void **state)
+{
+    (void)state;
+    ssmd_flusher *flusher = open_flusher();
+    push(3);
+    assert_int_equal(ssmd_flusher_drain(flusher), SSMD_OK);
+    replace_folder();
+    fake.monotonic_ns += 2 * SECOND;
+    assert_int_equal(ssmd_flusher_step(flusher), SSMD_DAMAGED);
+    int lock;
+    assert_int_equal(ssmd_journal_lock(root, &lock, &error), SSMD_BUSY);
+    ssmd_flusher_close(flusher);
+}
+
+/* No segment is open: only the folder went, with all that was sealed in it. */
+static void a_folder_without_an_open_segment_is_missed_too(void **state)
+{
+    (void)state;
+    ssmd_flusher *flusher = open_flusher();
+    push(3);
+    assert_int_equal(ssmd_flusher_drain(flusher), SSMD_OK);
+    assert_int_equal(ssmd_flusher_finish(flusher, true), SSMD_OK);
+    delete_folder();
+    fake.monotonic_ns += 2 * SECOND;
+    assert_int_equal(ssmd_flusher_step(flusher), SSMD_DAMAGED);
+    assert_int_equal(line().losses, 1);
+    assert_int_equal(line().lost_last, 0);
+    push(1);
+    assert_int_equal(ssmd_flusher_drain(flusher), SSMD_OK);
+    ssmd_flusher_close(flusher);
+}
+
+/* The name is what a rename needs: a seal that finds no file asks why at once, not a second later. */
+static void a_seal_of_a_segment_that_is_gone_is_seen_at_once(void **state)
+{
+    (void)state;
+    ssmd_flusher *flusher = open_flusher();
+    push(3);
+    assert_int_equal(ssmd_flusher_drain(flusher), SSMD_OK);
+    delete_folder();
+    assert_int_equal(ssmd_flusher_finish(flusher, true), SSMD_IO);
+    assert_int_equal(ssmd_flusher_step(flusher), SSMD_DAMAGED);
+    assert_int_equal(line().what, SSMD_WHAT_GONE);
+    assert_int_equal(ssmd_flusher_finish(flusher, true), SSMD_OK);
+    ssmd_flusher_close(flusher);
+}
+
+/* Somebody cleaned up dot files: no record is lost by that. */
+static void a_lock_file_that_is_deleted_is_taken_again(void **state)
+{
+    (void)state;
+    char path[128];
+    int lock;
+    ssmd_flusher *flusher = open_flusher();
+    snprintf(path, sizeof(path), "%s/.flusher.lock", root);
+    assert_int_equal(unlink(path), 0);
+    fake.monotonic_ns += 2 * SECOND;
+    assert_int_equal(ssmd_flusher_step(flusher), SSMD_EMPTY);
+    assert_int_equal(line().losses, 0);
+    assert_int_equal(ssmd_journal_lock(root, &lock, &error), SSMD_BUSY);
+    ssmd_flusher_close(flusher);
+}
+
 static void a_second_flusher_of_the_ring_is_told_who_is_the_first(void **state)
 {
     (void)state;
@@ -836,6 +984,13 @@ int main(void)
         FLUSHER_TEST(killed_again_while_it_recovers_it_still_goes_on),
         FLUSHER_TEST(killed_at_any_instant_it_goes_on_exactly_there),
         FLUSHER_TEST(lost_bytes_are_reported_and_left_to_the_caller),
+        FLUSHER_TEST(a_segment_that_is_deleted_under_it_is_told_and_it_goes_on),
+        FLUSHER_TEST(a_folder_that_is_deleted_under_it_is_made_anew),
+        FLUSHER_TEST(a_folder_that_is_moved_away_keeps_what_it_has),
+        FLUSHER_TEST(a_folder_that_is_replaced_is_used_and_locked),
+        FLUSHER_TEST(a_folder_without_an_open_segment_is_missed_too),
+        FLUSHER_TEST(a_seal_of_a_segment_that_is_gone_is_seen_at_once),
+        FLUSHER_TEST(a_lock_file_that_is_deleted_is_taken_again),
         FLUSHER_TEST(a_second_flusher_of_the_ring_is_told_who_is_the_first),
         FLUSHER_TEST(a_second_flusher_of_the_folder_is_told_who_is_the_first),
         FLUSHER_TEST(there_is_no_flusher_without_a_ring),

@@ -140,6 +140,8 @@ def _asked_to_end() -> bool:
 def _tell(before: FlusherStatus, now: FlusherStatus, log: Any) -> None:
     if now.segments_sealed != before.segments_sealed:
         log.info("sealed", segments=now.segments_sealed - before.segments_sealed, total=now.segments_sealed)
+    if now.losses != before.losses:
+        log.error("files were taken away", first=now.lost_first, last=now.lost_last)
     if now.state == FlusherState.STALLED and (before.state != now.state or before.error != now.error):
         log.error("stalled: records stay in the ring", error=now.error, since_ns=now.error_since_ns)
     if before.state == FlusherState.STALLED and now.state == FlusherState.RUNNING:

@@ -85,6 +85,10 @@ class FlusherStatus:
     syncs: int
     longest_sync_ns: int
     errors: int
+    losses: int  # times that the folder or the open segment was deleted or replaced under the flusher
+    lost_first: int  # records that went with it the last time, 0 = none
+    lost_last: int
+    lost_since_ns: int  # receive time of the first of them
 
     @property
     def error(self) -> str:

@@ -555,24 +555,55 @@ def test_a_ring_half_made_by_a_dead_process_is_swept_away(scene: Scene) -> None:
     assert not dead.exists()
 
 
-def test_a_folder_deleted_under_a_running_recorder_is_told_and_the_next_run_goes_on(
+@pytest.mark.parametrize(("mode", "way"), [("thread", "deleted"), ("process", "deleted"), ("thread", "moved")])
+def test_a_folder_taken_away_under_a_running_recorder_is_told_and_recording_goes_on(
+    killed: Killed, tmp_path: Path, mode: str, way: str
+) -> None:
+    """Alarm, failing health, and a Gap record with the lost numbers; then a new segment in a new folder."""
+    ring = ring_path(tmp_path)
+    environment = environment_file(tmp_path, killed.exchange, ring__path=str(ring), flusher__mode=mode, **SMALL)
+    with Recorder(environment, killed.exchange) as recorder:
+        recorder.wait_frames(500)
+        wait_until(lambda: segment_files(recorder.data), what="a segment")
+        identity = next(recorder.data.rglob("journal.id")).read_bytes()
+        if way == "moved":
+            (moved := tmp_path / "moved").mkdir()
+            recorder.data.rename(moved / "data")
+        else:
+            shutil.rmtree(recorder.data)
+        wait_until(lambda: "records are lost" in recorder.get("/healthz")[1], what="health that tells of the loss")
+        assert recorder.get("/healthz")[0] == 503
+        assert recorder.metric("ssmd_files_lost_total") == 1
+        recorder.wait_frames(int(recorder.metric("ssmd_frames_received_total")) + 500)
+        assert recorder.stop() == 0, recorder.log
+        assert '"alarm"' in recorder.log and "deleted, moved or replaced" in recorder.log
+    assert not ring.exists()
+    assert next(recorder.data.rglob("journal.id")).read_bytes() == identity
+    lines = read_lines(recorder.data)
+    assert_numbers_have_no_hole(lines)
+    (gap,) = gaps(lines, "damage")
+    assert f"records 1 to {lines[0].number - 1} are no longer there" in gap.body["detail"]
+    assert gap.body["fromNs"] > 0
+    code, report = verify(recorder.data)
+    assert code == 1 and [entry["cause"] for entry in report["gaps"]] == ["damage"]
+    if way == "moved":
+        assert [line.number for line in read_lines(moved / "data")] == list(range(1, lines[0].number))
+
+
+def test_a_folder_deleted_in_the_last_moment_of_a_run_is_told_by_its_exit_and_by_the_next_run(
     killed: Killed, tmp_path: Path
 ) -> None:
-    """The open file cannot be sealed any more: alarm, exit 4, and a Gap record of the next run tells of the loss."""
     ring = ring_path(tmp_path)
-    environment = environment_file(
-        tmp_path, killed.exchange, ring__path=str(ring), flusher__rotate_bytes=128 * 1024, **SMALL
-    )
+    environment = environment_file(tmp_path, killed.exchange, ring__path=str(ring), **SMALL)
     with Recorder(environment, killed.exchange) as recorder:
         recorder.wait_frames(500)
         wait_until(lambda: segment_files(recorder.data), what="a segment")
         shutil.rmtree(recorder.data)
-        wait_until(lambda: "No such file" in recorder.get("/healthz")[1], what="health that tells of the missing file")
-        assert recorder.stop() == 4
+        if recorder.stop() == 0:  # it was seen while recording: that is the other test's
+            assert gaps(read_lines(recorder.data), "damage")
+            return
         recorder.start()
         recorder.wait_live()
         assert recorder.stop() == 0, recorder.log
     assert not ring.exists()
-    lines = read_lines(recorder.data)
-    assert_numbers_have_no_hole(lines)
-    assert [line.body["cause"] for line in gaps(lines)][:1] == ["damage"]
+    assert gaps(read_lines(recorder.data))
