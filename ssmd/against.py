@@ -25,8 +25,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Protocol
 
 from ssmd.errors import LaggedError
-from ssmd.journal.paths import COMPRESSED, SEALED
-from ssmd.journal.pieces import Found, decompressed, records_in, records_of
+from ssmd.journal.objects import find_objects
+from ssmd.journal.pieces import Found, records_in
+from ssmd.journal.reader import Reader
 from ssmd.middleware.interfaces import Delivery, Start, Storage, Subscription, Transport
 from ssmd.middleware.names import PART_HEADER, ObjectName, object_key, part_id, published
 
@@ -380,21 +381,16 @@ class Objects:
         self.faults: list[str] = []
         self._storage = storage
         somewhere = object_key(ObjectName(prefix, feed, journal, "2000-01-01", "file"))
-        self._keys = somewhere.rsplit("/", 2)[0] + "/"
+        self._keys = somewhere.rsplit("/", 2)[0]
 
     def read(self) -> Iterator[Piece]:
-        """Every record but checkpoints, object by object."""
-        self.faults = []
-        for info in self._storage.list(self._keys):
-            if info.key.endswith((SEALED, COMPRESSED)):
-                yield from self._records(info.key)
-
-    def _records(self, key: str) -> Iterator[Piece]:
-        pieces = self._storage.stream(key)
-        try:
-            for number, kind, raw in records_of(decompressed(pieces) if key.endswith(COMPRESSED) else pieces):
-                if kind != CHECKPOINT:
-                    yield "objects", number, kind, raw
-        except ValueError as error:
-            if len(self.faults) < LISTED:
-                self.faults.append(f"{key}: {error}")
+        """Every proved record but checkpoints, object by object."""
+        segments, strays = find_objects(self._storage, self.name, self._keys)
+        self.faults = [f"{stray.path}: {stray.what}" for stray in strays[:LISTED]]
+        for segment in segments:
+            reader = Reader([segment])
+            for batch in reader.batches(segment):
+                for number, kind, raw in records_in(batch.data[batch.start : batch.stop]):
+                    if kind != CHECKPOINT:
+                        yield "objects", number, kind, raw
+            self.faults += [str(damage) for damage in reader.damage[: LISTED - len(self.faults)]]

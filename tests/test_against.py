@@ -10,11 +10,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pytest
-import zstandard
 
 from ssmd import against
 from ssmd.against import BLOCK, LISTED, NAMED_BLOCKS, Outcome, Piece, Stream, compare
-from ssmd.journal.pieces import Found, decompressed, records_in, records_of
+from ssmd.journal.pieces import Found, records_in
 from ssmd.middleware.interfaces import Message
 from ssmd.middleware.memory import MemoryTransport
 
@@ -272,22 +271,6 @@ def test_a_message_that_holds_no_record_is_a_fault() -> None:
 def test_records_are_taken_apart_by_their_lengths() -> None:
     three = [record(1, "a"), record(2, "a longer text than that"), record(3)]
     assert list(records_in(b"".join(three))) == [(n, TRADE, raw) for n, raw in enumerate(three, 1)]
-
-
-@pytest.mark.parametrize("size", [1, 7, 80, 81, 1000])
-def test_records_are_found_whatever_the_pieces_in_which_they_come(size: int) -> None:
-    data = b"".join(record(n, "x" * n) for n in range(1, 30))
-    pieces = [data[at : at + size] for at in range(0, len(data), size)]
-    assert list(records_of(pieces)) == list(records_in(data))
-    packed = zstandard.ZstdCompressor().compress(data)
-    assert b"".join(decompressed([packed[at : at + size] for at in range(0, len(packed), size)])) == data
-
-
-def test_a_compressed_segment_that_is_cut_off_or_damaged_is_refused() -> None:
-    packed = zstandard.ZstdCompressor(write_checksum=True).compress(record(1) * 100)
-    for damaged in (packed[:-1], packed[:-1] + bytes([packed[-1] ^ 1])):
-        with pytest.raises(ValueError, match=r"cut off|does not decompress"):
-            list(decompressed([damaged]))
 
 
 @pytest.mark.parametrize("cut", range(1, len(record(1))))

@@ -26,6 +26,7 @@ from ssmd.journal.identity import identity
 from ssmd.journal.paths import Segment, State
 from ssmd.journal.pieces import Found, records_in
 from ssmd.journal.reader import Reader
+from ssmd.middleware.names import object_name
 
 FORMS = {"records": (RECORDS,), "batches": (BATCHES,), "both": (RECORDS, BATCHES)}
 EXAMPLES = "such as nats://127.0.0.1:4222/SSMD, s3://bucket/prefix or file:///folder"
@@ -33,11 +34,12 @@ CURSOR = "publisher.cursor"  # of a journal's publisher, beside the journal
 
 
 @dataclass(frozen=True, slots=True)
-class LocalJournal:
-    """One journal of this machine, by its segments."""
+class GivenJournal:
+    """One journal as it was given: by its segments, here or in an archive."""
 
     root: Path
     identity: str
+    feed: str
     segments: Sequence[Segment]
 
     @property
@@ -61,19 +63,27 @@ def _numbered(records: Iterable[Found]) -> Iterator[Found]:
     return (found for found in records if found[1] != CHECKPOINT)
 
 
-def local_journals(segments: Iterable[Segment]) -> list[LocalJournal]:
+def journals_of(segments: Iterable[Segment]) -> list[GivenJournal]:
     """The journals that segments belong to. UsageError for one that has no identity: nothing of it was published."""
-    return [
-        LocalJournal(root, identity(root), list(members))
-        for root, members in groupby(segments, key=lambda s: s.journal)
-    ]
+    by_journal = groupby(segments, key=lambda segment: segment.journal)
+    return [_journal(root, list(members)) for root, members in by_journal]
+
+
+def _journal(root: Path, segments: Sequence[Segment]) -> GivenJournal:
+    """A journal that is in an archive alone is called by its keys."""
+    stored = segments[0].stored
+    if all(segment.stored is not None and segment.stored.journal is None for segment in segments):
+        named = object_name(stored.key) if stored is not None else None
+        if named is not None:
+            return GivenJournal(root, named.journal, named.feed, segments)
+    return GivenJournal(root, identity(root), root.name, segments)
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """What came of one journal."""
 
-    journal: LocalJournal
+    journal: GivenJournal
     outcomes: Sequence[Outcome]
 
     @property
@@ -93,7 +103,7 @@ def compare_all(segments: Iterable[Segment], urls: Sequence[str]) -> list[Compar
     """Compares every journal with everything that the URLs name."""
     places = [Place(url) for url in urls]  # all judged before anything is asked
     comparisons = []
-    for journal in local_journals(segments):
+    for journal in journals_of(segments):
         with ExitStack() as opened:
             sources = [place.open(journal, opened) for place in places]
             comparisons.append(Comparison(journal, compare(journal.records, sources, first=journal.first)))
@@ -129,13 +139,13 @@ class Place:
                 raise UsageError(f"--against {url}: unknown option {name}", hint=f"known: {', '.join(allowed)}")
         self.name = url.partition("?")[0]
 
-    def open(self, journal: LocalJournal, opened: ExitStack) -> Source:
+    def open(self, journal: GivenJournal, opened: ExitStack) -> Source:
         """The source; what it needs is closed with `opened`."""
         return self._opener(self.name, self._parts, self._options, journal, opened)
 
 
 def _open_stream(
-    name: str, parts: SplitResult, options: Mapping[str, str], journal: LocalJournal, opened: ExitStack
+    name: str, parts: SplitResult, options: Mapping[str, str], journal: GivenJournal, opened: ExitStack
 ) -> Source:
     from ssmd import environment as env
     from ssmd import host
@@ -168,7 +178,7 @@ def _cursor(root: Path, stream: str, prefix: str) -> dict[str, Any]:
 
 
 def _open_bucket(
-    name: str, parts: SplitResult, options: Mapping[str, str], journal: LocalJournal, opened: ExitStack
+    name: str, parts: SplitResult, options: Mapping[str, str], journal: GivenJournal, opened: ExitStack
 ) -> Source:
     from ssmd import environment as env
     from ssmd.middleware import factory
@@ -183,11 +193,11 @@ def _open_bucket(
     storage = factory.storage(section, {})
     opened.callback(storage.close)
     storage.check(writable=False)
-    return Objects(name, storage, prefix=section.prefix, feed=journal.root.name, journal=journal.identity)
+    return Objects(name, storage, prefix=section.prefix, feed=journal.feed, journal=journal.identity)
 
 
 def _open_folder(
-    name: str, parts: SplitResult, options: Mapping[str, str], journal: LocalJournal, opened: ExitStack
+    name: str, parts: SplitResult, options: Mapping[str, str], journal: GivenJournal, opened: ExitStack
 ) -> Source:
     from ssmd import environment as env
     from ssmd.middleware import factory
@@ -199,10 +209,10 @@ def _open_folder(
         raise UsageError(f"--against {name}: there is no such folder")
     storage = factory.storage(env.Storage(archive=folder), {})
     opened.callback(storage.close)
-    return Objects(name, storage, prefix=options.get("prefix", ""), feed=journal.root.name, journal=journal.identity)
+    return Objects(name, storage, prefix=options.get("prefix", ""), feed=journal.feed, journal=journal.identity)
 
 
-Opener = Callable[[str, SplitResult, Mapping[str, str], LocalJournal, ExitStack], Source]
+Opener = Callable[[str, SplitResult, Mapping[str, str], GivenJournal, ExitStack], Source]
 OPENERS: dict[str, tuple[Opener, tuple[str, ...]]] = {
     "nats": (_open_stream, ("prefix", "publish")),
     "tls": (_open_stream, ("prefix", "publish")),
