@@ -6,7 +6,7 @@ import http.client
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -36,6 +36,8 @@ class FlakyProxy:
         self.upstream = port
         self.answer: Judge = lambda method, path: None
         self.delay_s = 0.0
+        self.dropped_headers: Sequence[str] = ()  # of requests
+        self.replaced_headers: Mapping[str, str] = {}  # of answers
         self.seen: Counter[str] = Counter()  # requests by method
         self.paths: list[tuple[str, str]] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -76,7 +78,7 @@ class FlakyProxy:
             def _pass_on(self, body: bytes, *, lose: bool) -> None:
                 connection = http.client.HTTPConnection("127.0.0.1", proxy.upstream, timeout=20)
                 try:
-                    connection.request(self.command, self.path, body, dict(self.headers))
+                    connection.request(self.command, self.path, body, self._asked())
                     reply = connection.getresponse()
                     content = reply.read()
                 except OSError:
@@ -89,9 +91,15 @@ class FlakyProxy:
                     return
                 self._send(reply.status, reply.getheaders(), content)
 
+            def _asked(self) -> dict[str, str]:
+                return {
+                    name: value for name, value in self.headers.items() if name.lower() not in proxy.dropped_headers
+                }
+
             def _send(self, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
                 self.send_response(status)
                 kept = {name.lower(): value for name, value in headers if name.lower() in PASSED_ON}
+                kept |= {name: value for name, value in proxy.replaced_headers.items() if name in kept}
                 kept.setdefault("content-length", str(len(content)))
                 for name, value in kept.items():
                     self.send_header(name, value)

@@ -418,7 +418,9 @@ _ANSWERS: Final[tuple[tuple[re.Pattern[str], type[MiddlewareError], str, str], .
     (re.compile("ExpiredToken|InvalidToken"), RejectedError, "the session token has expired or is wrong", _HINT_KEYS),
     (re.compile("RequestTimeTooSkewed"), RejectedError, "the clock of this machine is wrong", "set it (NTP)"),
     (
-        re.compile("AuthorizationHeaderMalformed|PermanentRedirect|IllegalLocationConstraint|region mismatch"),
+        re.compile(
+            "AuthorizationHeaderMalformed|PermanentRedirect|IllegalLocationConstraint|redirect without LOCATION"
+        ),
         RejectedError,
         "the bucket is in another region",
         "mend storage.region (and storage.endpoint)",
