@@ -61,13 +61,13 @@ LAYERS: dict[int, tuple[str, ...]] = {
         "ssmd.against",
         "ssmd.publisher",
         "ssmd.lastvalues",
-        "ssmd.tail",
+        "ssmd.consumer",
         "ssmd.secmaster",
         "ssmd.replay",
         "ssmd.export",
     ),
     # 4: wiring
-    4: ("ssmd.__main__", "ssmd.cli", "ssmd.middleware.factory"),
+    4: ("ssmd.__main__", "ssmd.api", "ssmd.cli", "ssmd.middleware.factory"),
 }
 MAINS = 4  # the layer of every __main__
 WITNESS = "ssmd.simulator"  # shares nothing with what it tests

@@ -36,6 +36,7 @@ COMMANDS = (
     Command("run", "ssmd.cli.run", "record a feed until it is told to stop", gevent=True),
     Command("cat", "ssmd.cli.cat", "print the records of a journal"),
     Command("verify", "ssmd.cli.verify", "recompute a journal from its bytes; say what is missing"),
+    Command("tail", "ssmd.cli.tail", "print records as they are recorded or published"),
     Command("last", "ssmd.cli.last", "show what was last seen of each market"),
     Command("env", "ssmd.cli.env", "check an environment file; list those that there are"),
     Command("simulate", "ssmd.cli.simulate", "serve a Kalshi-compatible exchange on this machine"),

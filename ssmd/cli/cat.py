@@ -104,7 +104,7 @@ def _as_capnp(record: Record) -> bytes:
     return record.raw
 
 
-_PRINTERS: dict[str, Printer] = {"json": _as_json, "frame": _as_frame, "capnp": _as_capnp}
+PRINTERS: dict[str, Printer] = {"json": _as_json, "frame": _as_frame, "capnp": _as_capnp}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -118,7 +118,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     if given.iso and given.format != "json":
         raise UsageError(f"--iso does nothing with --format {given.format}", hint="only JSON has fields to add")
-    printer = _as_json_with_times if given.iso else _PRINTERS[given.format]
+    printer = _as_json_with_times if given.iso else PRINTERS[given.format]
     if given.follow and any(map(is_url, given.paths)):
         raise UsageError("--follow: an archive does not grow by records", hint="follow the journal itself")
     damage: list[Damage] = []

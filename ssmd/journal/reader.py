@@ -100,8 +100,8 @@ class Record:
 
     __slots__ = ("_at", "_data", "segment", "view")
 
-    def __init__(self, segment: Segment, view: View, data: bytes, at: int) -> None:
-        self.segment = segment
+    def __init__(self, segment: Segment | None, view: View, data: bytes, at: int) -> None:
+        self.segment = segment  # None: it did not come from a file
         self.view = view
         self._data = data
         self._at = at

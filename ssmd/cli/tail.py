@@ -1,0 +1,122 @@
+"""`ssmd tail`: prints records as they come, from journal files or from a bus. Options and exit codes: docs/tail.md.
+
+What is missing or away is one line on standard error each, and reading goes on. What is printed is what `ssmd cat`
+prints, and the journal that the record is of.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, BinaryIO
+
+from ssmd.cli import options
+from ssmd.cli.cat import PRINTERS, Printer
+from ssmd.errors import EXIT_INCOMPLETE, EXIT_OK, SsmdError, UnavailableError, UsageError
+from ssmd.native.walk import KIND_BITS
+from ssmd.terminal import shown
+
+if TYPE_CHECKING:
+    from ssmd.api import Tail
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of `ssmd tail`."""
+    p = options.parser("tail", "Print records as they are recorded (files) or published (NATS), from any place on.")
+    p.epilog = (
+        "Exit codes: 0 ended as asked; 1 records were missing or damaged (said on stderr); 2 usage or a refusal.\n"
+        "Without -e and --url, PATH is needed. With files and NATS both, records come from the files up to where\n"
+        "the stream goes on. Credentials of a --url: NATS_USER and NATS_PASSWORD, NATS_TOKEN, or NATS_CREDS (a file)."
+    )
+    p.add_argument("paths", nargs="*", metavar="PATH", help="journals of this machine: files, folders or globs")
+    p.add_argument("-e", "--environment", metavar="ENV", help="name of an environment, or path of its file")
+    options.add_changes(p)
+    p.add_argument("--url", metavar="URL", help="a NATS server: nats://HOST:PORT or tls://HOST:PORT")
+    p.add_argument("--stream", default="SSMD", metavar="S", help="its stream, with --url (default: SSMD)")
+    p.add_argument("--prefix", default="md", metavar="P", help="prefix of its subjects, with --url (default: md)")
+    p.add_argument(
+        "--from",
+        dest="source",
+        choices=("nats", "journal"),
+        help="default: nats with --url, else the environment's journal.type, else journal",
+    )
+    p.add_argument(
+        "--start",
+        default="end",
+        metavar="S",
+        help="beginning, end (default), the number of a record, or a time: ISO 8601 UTC, a date, or ns",
+    )
+    p.add_argument(
+        "--kind",
+        action="append",
+        default=[],
+        metavar="K",
+        help="only records of this kind (may be repeated or a comma list): "
+        + " ".join([kind for kind in KIND_BITS if kind != "checkpoint"] + ["book"]),
+    )
+    p.add_argument("--market", action="append", default=[], metavar="M", help="only of this market (may be repeated)")
+    p.add_argument("--journal", metavar="ID", help="only records of this journal, such as kalshi-5f0c9a1e22b4")
+    p.add_argument("--format", choices=sorted(PRINTERS), default="json", help="as of ssmd cat (default: json)")
+    p.add_argument("--count", type=int, metavar="N", help="end after so many records")
+    p.add_argument("--duration", type=float, metavar="S", help="end after so many seconds")
+    return p
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command; gives its exit code. Raises SsmdError for what the user can mend."""
+    given = parser().parse_args(arguments)
+    if (given.count is not None and given.count < 1) or (given.duration is not None and given.duration <= 0):
+        raise UsageError("--count and --duration must be more than 0")
+    from ssmd import api
+
+    incomplete = False
+
+    def told(trouble: SsmdError) -> None:
+        nonlocal incomplete
+        incomplete |= not isinstance(trouble, UnavailableError)
+        print(f"ssmd tail: {shown(str(trouble))}", file=sys.stderr, flush=True)
+
+    made = api.tail(
+        *given.paths,
+        environment=given.environment,
+        url=given.url,
+        stream=given.stream,
+        prefix=given.prefix,
+        source=given.source,
+        start=given.start,
+        kinds=[kind for kinds in given.kind for kind in kinds.split(",")],
+        markets=given.market,
+        journal=given.journal,
+        data=given.data,
+        settings=given.set,
+        on_trouble=told,
+    )
+    signal.signal(signal.SIGTERM, lambda *_: made.close())
+    with made:
+        try:
+            _print(made, PRINTERS[given.format], sys.stdout.buffer, given.count, given.duration)
+        except KeyboardInterrupt:
+            sys.stdout.buffer.flush()
+    return EXIT_INCOMPLETE if incomplete else EXIT_OK
+
+
+def _print(made: Tail, printer: Printer, out: BinaryIO, count: int | None, duration_s: float | None) -> None:
+    end = None if duration_s is None else time.monotonic() + duration_s
+    printed = 0
+    while count is None or printed < count:
+        record = made.next(0.0)
+        if record is None:
+            out.flush()
+            left_s = None if end is None else end - time.monotonic()
+            if left_s is not None and left_s <= 0:
+                return
+            record = made.next(left_s)
+            if record is None:
+                return
+        elif end is not None and time.monotonic() >= end:
+            return
+        out.write(printer(record))
+        printed += 1
