@@ -20,10 +20,13 @@ void ssmd_sequence_check(ssmd_sequence *sequence, uint32_t sid, uint64_t seq, ss
         return;
     ssmd_sequence_slot *slot = find(sequence, sid);
     bool fresh = slot->sid == 0;
-    if (fresh && sequence->sids == SSMD_SEQUENCE_SIDS)
+    if (fresh && sequence->sids == SSMD_SEQUENCE_SIDS) {
+        look->verdict = SSMD_SEQUENCE_CROWDED;
         return;
+    }
+    bool back = slot->before != 0 && seq >= slot->before && seq - slot->before < SSMD_SEQUENCE_JUMP;
     look->slot = slot;
-    look->expected = fresh ? 1 : slot->expected;
+    look->expected = fresh ? 1 : back ? slot->before : slot->expected;
     look->last_recv_ns = slot->last_recv_ns;
     look->verdict = seq == look->expected  ? SSMD_SEQUENCE_FINE
                     : seq > look->expected ? SSMD_SEQUENCE_GAP
@@ -40,6 +43,9 @@ void ssmd_sequence_accept(ssmd_sequence *sequence, const ssmd_sequence_look *loo
         slot->sid = sid;
         sequence->sids++;
     }
-    slot->expected = look->verdict == SSMD_SEQUENCE_REPEAT ? look->expected : seq + 1;
     slot->last_recv_ns = recv_ns;
+    if (look->verdict == SSMD_SEQUENCE_REPEAT)
+        return;
+    slot->before = seq - look->expected >= SSMD_SEQUENCE_JUMP ? look->expected : 0;
+    slot->expected = seq == UINT64_MAX ? seq : seq + 1;
 }

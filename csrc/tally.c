@@ -16,6 +16,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "sequence.h"
+
 enum { WHAT_CLOSED = 4, CONTROL_OK = 1, BOOK_DELTA = 1, SIDE_BID = 1, SIDE_ASK = 2 }; /* enumerants of the schema */
 
 typedef struct level {
@@ -45,6 +47,7 @@ typedef struct channel {
     ssmd_channel seen;
     uint64_t epoch;   /* +1 with everything that may have hidden a change */
     uint64_t changes; /* +1 with every change of the subscription */
+    uint64_t before;  /* next number before a jump that nothing has confirmed yet (sequence.h), 0 = there was none */
 } channel;
 
 /* Table of indices into an array; 0 = free, else index + 1. */
@@ -219,7 +222,7 @@ static channel *channel_of(ssmd_tally *tally, const ssmd_view *view)
     return &tally->channels[tally->last_channel];
 }
 
-static void hole_add(ssmd_tally *tally, channel *in, const ssmd_view *view)
+static void hole_add(ssmd_tally *tally, channel *in, const ssmd_view *view, uint64_t expected)
 {
     in->epoch++;
     if (!array_grow((void **)&tally->holes, tally->totals.holes, &tally->hole_capacity, sizeof *tally->holes)) {
@@ -229,7 +232,7 @@ static void hole_add(ssmd_tally *tally, channel *in, const ssmd_view *view)
     tally->holes[tally->totals.holes++] = (ssmd_hole){
         .connection = view->connection,
         .sid = view->sid,
-        .from_seq = in->seen.last_seq + 1,
+        .from_seq = expected,
         .to_seq = view->seq - 1,
         .from_ns = in->seen.last_recv_ns,
         .to_ns = view->recv_ns,
@@ -241,7 +244,9 @@ static void hole_add(ssmd_tally *tally, channel *in, const ssmd_view *view)
 static bool sequence_follow(ssmd_tally *tally, channel *in, const ssmd_view *view)
 {
     ssmd_channel *seen = &in->seen;
-    bool rises = view->seq == 0 || seen->first_seq == 0 || view->seq > seen->last_seq;
+    bool back = in->before != 0 && view->seq >= in->before && view->seq - in->before < SSMD_SEQUENCE_JUMP;
+    uint64_t last = back ? in->before - 1 : seen->last_seq;
+    bool rises = view->seq == 0 || seen->first_seq == 0 || view->seq > last;
     if (seen->frames == 0 || (seen->first_seq == 0 && view->seq != 0)) {
         seen->first_number = view->number;
         seen->first_recv_ns = view->recv_ns;
@@ -251,10 +256,12 @@ static bool sequence_follow(ssmd_tally *tally, channel *in, const ssmd_view *vie
             seen->first_seq = view->seq;
         else if (!rises)
             seen->repeats++;
-        else if (view->seq != seen->last_seq + 1)
-            hole_add(tally, in, view);
-        if (view->seq > seen->last_seq)
+        else if (view->seq != last + 1)
+            hole_add(tally, in, view, last + 1);
+        if (rises) {
+            in->before = view->seq - last > SSMD_SEQUENCE_JUMP ? last + 1 : 0;
             seen->last_seq = view->seq;
+        }
     }
     seen->frames++;
     seen->last_recv_ns = view->recv_ns;

@@ -43,7 +43,7 @@ typedef struct ssmd_totals {
 /* One sid of one connection, as far as frames were seen on it. */
 typedef struct ssmd_channel {
     uint32_t connection, sid;
-    uint64_t first_seq, last_seq; /* 0 = no frame had a number; last = the highest */
+    uint64_t first_seq, last_seq; /* 0 = no frame had a number; last = of the last frame that was no repeat */
     uint64_t frames;
     uint64_t repeats;      /* frames whose seq did not rise */
     uint64_t first_number; /* record of first_seq, or of the first frame */

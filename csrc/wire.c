@@ -41,7 +41,7 @@ struct ssmd_writer {
     ssmd_interner *markets;
     uint64_t next_number;
     _Atomic uint64_t records[SSMD_KIND_COUNT];
-    _Atomic uint64_t frames, bytes, unknown_fields, unknown_types, unknown_values, malformed, repeats, gaps;
+    _Atomic uint64_t frames, bytes, unknown_fields, unknown_types, unknown_values, malformed, repeats, gaps, untracked;
     ssmd_message message; /* scratch: 2 KiB that would otherwise be touched anew on the stack */
 };
 
@@ -123,6 +123,7 @@ void ssmd_writer_counters(const ssmd_writer *writer, ssmd_counters *counters)
     counters->unknown_values = look(&writer->unknown_values);
     counters->malformed = look(&writer->malformed);
     counters->repeats = look(&writer->repeats);
+    counters->untracked = look(&writer->untracked);
     counters->gaps = look(&writer->gaps);
     counters->refused_names = ssmd_interner_refused(writer->markets);
 }
@@ -395,6 +396,8 @@ static int write_record(ssmd_conn *conn)
     if (message->market.n > 0)
         ssmd_interner_note(writer->markets, ssmd_intern(writer->markets, message->market.at, message->market.n),
                            header.recv_ns, number);
+    if (SSMD_UNLIKELY(seen.verdict == SSMD_SEQUENCE_CROWDED))
+        add(&writer->untracked, 1);
     if (SSMD_UNLIKELY(seen.verdict == SSMD_SEQUENCE_REPEAT)) {
         add(&writer->repeats, 1);
         tell_of(conn, SSMD_EVENT_REPEAT, message, number, (ssmd_text){NULL, 0})->first = seen.expected;

@@ -44,6 +44,7 @@ typedef struct ssmd_counters {
     uint64_t repeats; /* sequence numbers that did not rise */
     uint64_t gaps;    /* Gap records written here: sequence, frameTooLarge */
     uint64_t refused_names;
+    uint64_t untracked; /* frames whose numbers are not followed: one sid too many */
 } ssmd_counters;
 
 /* `ring` must be open as producer and outlive the writer. last_number: of the last record in the journal, 0 = none. */

@@ -32,6 +32,7 @@ METRICS: tuple[MetricSpec, ...] = (
     MetricSpec("ssmd_records", "counter", "Records put into the ring, by kind", "kind"),
     MetricSpec("ssmd_gaps", "counter", "Gap records, by cause", "cause"),
     MetricSpec("ssmd_repeats", "counter", "Frames whose sequence number did not rise"),
+    MetricSpec("ssmd_untracked", "counter", "Frames whose sequence numbers are not followed: more than 1024 sids"),
     MetricSpec("ssmd_unknown_fields", "counter", "Unknown keys skipped in decoded messages"),
     MetricSpec("ssmd_unknown_types", "counter", "Messages of a type that ssmd does not know (kept as unparsed)"),
     MetricSpec("ssmd_unknown_values", "counter", "Enumeration values that ssmd does not know"),

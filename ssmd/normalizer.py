@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
+from ssmd.quality import SEQUENCE_JUMP
 from ssmd.records import (
     TICKER_FIELDS,
     TICKER_FIRST_BIT,
@@ -48,6 +49,7 @@ DRIFT_NAME_LIMIT_BYTES = 64
 DRIFT_LIMIT = 256  # distinct names that one connection tells
 DRIFT_KEYS_LIMIT = 32  # unknown keys of one object that are looked at
 SID_LIMIT = 1024  # sids that one connection tracks
+_MAX_SEQ = (1 << 64) - 1
 UNPARSED_OVERHEAD_BYTES = 256  # most that an unparsed record takes beside its frame, rounded up
 DEFAULT_LIMIT_BYTES = 2 * 1024 * 1024
 DEFAULT_MAX_FRAME_BYTES = 1024 * 1024
@@ -816,6 +818,7 @@ def _unknown_keys(of: Object, known: frozenset[bytes]) -> list[bytes]:
 @dataclass(slots=True)
 class _Sequence:
     expected: int = 1
+    before: int = 0  # what was expected before a jump that nothing has confirmed yet
     last_ns: int = 0  # when the last tracked frame of this sid was received
 
 
@@ -846,21 +849,35 @@ class SequenceTracker:
     def judge(self, sid: int, seq: int) -> Skipped | Repeated | None:
         """What is wrong with this number, None if nothing is, or if the frame is not tracked."""
         sequence = self._sids.get(sid, _Sequence())
-        if not self._tracked(sid, seq) or seq == sequence.expected:
+        expected = _expected(sequence, seq)
+        if not self._tracked(sid, seq) or seq == expected:
             return None
-        if seq > sequence.expected:
-            return Skipped(sequence.expected, seq - 1, sequence.last_ns)
-        return Repeated(sequence.expected)
+        if seq > expected:
+            return Skipped(expected, seq - 1, sequence.last_ns)
+        return Repeated(expected)
 
     def accept(self, sid: int, seq: int, recv_ns: int) -> None:
-        """The frame is kept. Expected numbers never move back."""
+        """The frame is kept. Expected numbers never move back, but from a jump that was no more than a wrong number."""
         if self._tracked(sid, seq):
             sequence = self._sids.setdefault(sid, _Sequence())
-            sequence.expected = max(sequence.expected, seq + 1)
             sequence.last_ns = recv_ns
+            expected = _expected(sequence, seq)
+            if seq >= expected:
+                sequence.before = expected if seq - expected >= SEQUENCE_JUMP else 0
+                sequence.expected = min(seq + 1, _MAX_SEQ)
+
+    def crowded(self, sid: int, seq: int) -> bool:
+        """A number that is not tracked, because there are too many sids."""
+        return sid > 0 and seq > 0 and not self._tracked(sid, seq)
 
     def _tracked(self, sid: int, seq: int) -> bool:
         return sid > 0 and seq > 0 and (sid in self._sids or len(self._sids) < SID_LIMIT)
+
+
+def _expected(sequence: _Sequence, seq: int) -> int:
+    """What is expected of this frame: with a jump in doubt, by that of the two numberings which it goes on with."""
+    back = sequence.before and sequence.before <= seq < sequence.before + SEQUENCE_JUMP
+    return sequence.before if back else sequence.expected
 
 
 # ---- WebSocket ---------------------------------------------------------------------------------------------------
@@ -1124,6 +1141,7 @@ class Connection:
         number = self._writer.push(normalized.record)
         if not number:
             return False
+        self.counts["untracked"] += self._tracker.crowded(normalized.sid, normalized.seq)
         self._tracker.accept(normalized.sid, normalized.seq, self._recv_ns)
         self._count(len(waiting.frame), normalized, verdict)
         self._waiting = None

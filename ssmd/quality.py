@@ -38,6 +38,9 @@ WITHOUT_SEQUENCE = frozenset({"ticker", "fill", "market_positions", "user_orders
 _CHANNEL_BY_KIND = {1: "trade", 2: "ticker", 3: "orderbook_delta", 4: "market_lifecycle_v2"}
 BLIND_WHY = "the exchange sends no sequence numbers on it"
 
+# So far a sequence number must be off before it is taken for a wrong number rather than for a hole (csrc/sequence.h).
+SEQUENCE_JUMP = 1_000_000
+
 FINDING_NUMBER = 0
 FINDING_BOOK = 1
 FINDING_NEGATIVE = 2

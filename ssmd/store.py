@@ -96,6 +96,7 @@ class Store:
         before = self._ring.status()
         self._written_before = before.written_bytes
         self._losses_told = before.losses
+        self._untracked_told = False
         self._lost_ns = 0  # when the last loss was seen
         self._thread: FlusherThread | None = None
         if environment.flusher.mode == "thread":
@@ -303,6 +304,13 @@ class Store:
         """Raises StorageError when the flusher's thread has ended by itself."""
         if self._thread is not None and self._thread.finished():
             raise StorageError(f"the flusher ended by itself: {self._thread.status().error or 'no error is known'}")
+        if not self._untracked_told and self.counters()["untracked"]:
+            self._untracked_told = True
+            self._log.warning(
+                "a socket has more subscriptions than sequence numbers are followed for: holes in the others are not "
+                "seen while recording (ssmd verify finds them)",
+                limit=1024,
+            )
 
     def loss(self) -> Loss | None:
         """What somebody took from under the flusher since the last call. Puts the journal's own files back."""
@@ -374,6 +382,7 @@ class Store:
             "ssmd_received_bytes": float(counters["bytes"]),
             "ssmd_records": {kind: float(count) for kind, count in counters["records"].items()},
             "ssmd_repeats": float(counters["repeats"]),
+            "ssmd_untracked": float(counters["untracked"]),
             "ssmd_unknown_fields": float(counters["unknown_fields"]),
             "ssmd_unknown_types": float(counters["unknown_types"]),
             "ssmd_unknown_values": float(counters["unknown_values"]),

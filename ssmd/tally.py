@@ -11,7 +11,17 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ssmd.book import BELOW_ZERO, WITHOUT_SNAPSHOT, Replay, Suspect
-from ssmd.quality import FINDING_BOOK, FINDING_NEGATIVE, FINDING_NUMBER, KIND_NAMES, Channel, Finding, Hole, Totals
+from ssmd.quality import (
+    FINDING_BOOK,
+    FINDING_NEGATIVE,
+    FINDING_NUMBER,
+    KIND_NAMES,
+    SEQUENCE_JUMP,
+    Channel,
+    Finding,
+    Hole,
+    Totals,
+)
 
 BOOK, CONTROL, GAP, CONNECTION, CLOCK, CHECKPOINT = 3, 6, 7, 8, 9, 10  # ordinals of the schema's union
 _KNOWN_KINDS = 12
@@ -57,6 +67,7 @@ class Seen(NamedTuple):
 class _Sid:
     first_seq: int = 0
     last_seq: int = 0
+    before: int = 0  # next number before a jump that nothing has confirmed yet (csrc/sequence.h)
     frames: int = 0
     repeats: int = 0
     first_number: int = 0
@@ -141,18 +152,22 @@ class PlainTally:
 
     def _sequence(self, record: Seen, seen: _Sid) -> bool:
         """False: the number did not rise, so the frame says again what was said before: books ignore it."""
-        rises = record.seq > seen.last_seq
+        back = seen.before and seen.before <= record.seq < seen.before + SEQUENCE_JUMP
+        last = seen.before - 1 if back else seen.last_seq
+        rises = record.seq > last
         if not seen.first_seq:
             seen.first_seq = record.seq
         elif not rises:
             seen.repeats += 1
-        elif record.seq != seen.last_seq + 1:
-            missing = (seen.last_seq + 1, record.seq - 1)
+        elif record.seq != last + 1:
+            missing = (last + 1, record.seq - 1)
             self.holes.append(
                 Hole(record.connection, record.sid, *missing, seen.last_recv_ns, record.recv_ns, record.number)
             )
             seen.replay.doubt()
-        seen.last_seq = max(seen.last_seq, record.seq)
+        if rises:
+            seen.before = last + 1 if record.seq - last > SEQUENCE_JUMP else 0
+            seen.last_seq = record.seq
         return rises
 
     def _book(self, record: Seen, seen: _Sid, market: str) -> None:

@@ -1226,6 +1226,24 @@ def test_frames_without_sid_or_seq_are_not_tracked() -> None:
     assert tracker.judge(5, 0) is None
 
 
+def test_a_number_far_off_is_a_gap_once_and_the_right_numbers_are_followed_again() -> None:
+    tracker = SequenceTracker()
+    tracker.accept(1, 1, 100)
+    assert tracker.judge(1, 5_000_000_000) == Skipped(2, 4_999_999_999, 100)
+    tracker.accept(1, 5_000_000_000, 200)
+    assert tracker.judge(1, 2) is None
+    tracker.accept(1, 2, 300)
+    assert tracker.judge(1, 5) == Skipped(3, 4, 300)
+    assert tracker.judge(1, 5_000_000_001) == Skipped(3, 5_000_000_000, 300)
+
+
+def test_a_jump_that_is_gone_on_with_is_final() -> None:
+    tracker = SequenceTracker()
+    for seq in (1, 5_000_000, 5_000_001):
+        tracker.accept(1, seq, 100)
+    assert tracker.judge(1, 2) == Repeated(5_000_002)
+
+
 def test_at_most_1024_sids_are_tracked() -> None:
     tracker = SequenceTracker()
     for sid in range(1, 1025):

@@ -257,7 +257,11 @@ def random_records(both: Both, rng: random.Random, count: int) -> None:
         roll = rng.random()
         if roll < 0.85:
             seqs[at] = max(0, seqs.get(at, 0) + rng.choice([1] * 20 + [0, 2, 5]))
-            where["seq"] = seqs[at]
+            if rng.random() < 0.005:  # one wrong number, or a jump for good
+                where["seq"] = seqs[at] + 2_000_000
+                seqs[at] = where["seq"] if rng.random() < 0.3 else seqs[at] - 1
+            else:
+                where["seq"] = seqs[at]
         market = f"MARKET-{rng.randint(1, 4)}" * rng.randint(1, 2)
         if roll < 0.5:
             side, price, change = rng.randint(0, 2), rng.randint(1, 5) * 100, rng.randint(-2, 6)

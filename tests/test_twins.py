@@ -453,6 +453,16 @@ def test_both_connections_stop_tracking_at_the_same_sid(tmp_path: Path) -> None:
     assert sum(records.header(record).kind == records.Kind.GAP for record in taken) == 1024
 
 
+def test_both_connections_follow_numbers_that_jump_and_come_back(tmp_path: Path) -> None:
+    far, last = 5_000_000_000, 10**15
+    seqs = [1, 2, far, 3, 4, 4, last, 5, 9, far, far + 1, 10, far + 2, 1_000_003, last, last, far + 3, 2]
+    frames = [b'{"type":"fill","sid":1,"seq":%d}' % seq for seq in seqs]
+    taken = assert_same_connections(tmp_path / "ring", text_frames(frames), max_frame_bytes=MAX_FRAME_BYTES).taken
+    gaps = [records.read(record) for record in taken if records.header(record).kind == records.Kind.GAP]
+    missing = [(gap.body.gap.fromSeq, gap.body.gap.toSeq) for gap in gaps]
+    assert missing[:5] == [(3, far - 1), (5, last - 1), (6, 8), (10, far - 1), (far + 3, last - 1)]
+
+
 def test_both_connections_tell_as_many_new_names(tmp_path: Path) -> None:
     """The limit is 256 names of a connection, and 32 keys of an object."""
     keys = b",".join(b'"k%d":1' % i for i in range(40))

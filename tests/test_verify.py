@@ -142,6 +142,21 @@ def test_a_recorded_sequence_gap_is_listed_with_what_resolved_it(journal: Journa
     assert found.damage == []
 
 
+def test_a_number_far_off_is_one_hole_and_the_numbers_around_it_are_followed(journal: Journal, check: Any) -> None:
+    """The books too: a wrong number must not make all that follows a repeat."""
+    whole_run(journal, stop=False)
+    journal.gap("sequence", sid=2, fromSeq=5, toSeq=4_999_999_999)
+    journal.delta(5_000_000_000, "ask", 5300, 10)
+    journal.snapshot(5, [(4600, 100)], [(5100, 50)], request=10)
+    journal.delta(6, "ask", 5100, -50)
+    journal.snapshot(7, [(4600, 100)], [], request=11)
+    journal.seal()
+    found = check()
+    assert [(g["cause"], g["from_seq"], g["to_seq"]) for g in found.gaps] == [("sequence", 5, 4_999_999_999)]
+    assert found.damage == []
+    assert (found.books["checked"], found.connections[0]["by_sid"]["2"]["repeats"]) == (2, 0)
+
+
 def test_a_sequence_hole_over_a_rotation_is_found_without_its_gap_record(journal: Journal, check: Any) -> None:
     whole_run(journal, stop=False)
     journal.seal()

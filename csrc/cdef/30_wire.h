@@ -37,6 +37,7 @@ typedef struct {
     uint64_t repeats;
     uint64_t gaps;
     uint64_t refused_names;
+    uint64_t untracked;
 } ssmd_counters;
 int ssmd_writer_open(ssmd_ring *ring, uint64_t last_number, ssmd_writer **writer);
 void ssmd_writer_close(ssmd_writer *writer);

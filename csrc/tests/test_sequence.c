@@ -55,6 +55,44 @@ static void a_gap_tells_what_was_expected_and_when_all_was_well(void **state)
     assert_int_equal(see(*state, 1, 10, 400).verdict, SSMD_SEQUENCE_FINE);
 }
 
+/* One wrong number: a gap once, and then the numbers that were right all the time are followed as before. */
+static void a_number_far_off_does_not_blind_us_for_those_that_follow(void **state)
+{
+    for (uint64_t seq = 1; seq < 10; seq++)
+        see(*state, 1, seq, 100);
+    ssmd_sequence_look look = see(*state, 1, 5000000000, 200);
+    assert_int_equal(look.verdict, SSMD_SEQUENCE_GAP);
+    assert_int_equal(look.expected, 10);
+    assert_int_equal(see(*state, 1, 9, 250).verdict, SSMD_SEQUENCE_REPEAT);
+    assert_int_equal(see(*state, 1, 10, 300).verdict, SSMD_SEQUENCE_FINE);
+    assert_int_equal(see(*state, 1, 11, 300).verdict, SSMD_SEQUENCE_FINE);
+    look = see(*state, 1, 15, 400);
+    assert_int_equal(look.verdict, SSMD_SEQUENCE_GAP);
+    assert_int_equal(look.expected, 12);
+    assert_int_equal(see(*state, 1, UINT64_MAX, 500).verdict, SSMD_SEQUENCE_GAP);
+    look = see(*state, 1, 18, 600);
+    assert_int_equal(look.verdict, SSMD_SEQUENCE_GAP); /* 16 and 17 did not come */
+    assert_int_equal(look.expected, 16);
+    assert_int_equal(see(*state, 1, 19, 600).verdict, SSMD_SEQUENCE_FINE);
+}
+
+static void a_jump_that_is_gone_on_with_is_the_numbering_from_then_on(void **state)
+{
+    see(*state, 1, 1, 100);
+    assert_int_equal(see(*state, 1, 2000000, 200).verdict, SSMD_SEQUENCE_GAP);
+    assert_int_equal(see(*state, 1, 2000001, 200).verdict, SSMD_SEQUENCE_FINE);
+    assert_int_equal(see(*state, 1, 2, 300).verdict, SSMD_SEQUENCE_REPEAT);
+    assert_int_equal(see(*state, 1, 2000002, 300).verdict, SSMD_SEQUENCE_FINE);
+}
+
+static void a_first_number_far_off_does_not_blind_us_either(void **state)
+{
+    assert_int_equal(see(*state, 1, 1000001, 100).verdict, SSMD_SEQUENCE_GAP);
+    assert_int_equal(see(*state, 1, 1, 100).verdict, SSMD_SEQUENCE_FINE);
+    assert_int_equal(see(*state, 2, 1000000, 100).verdict, SSMD_SEQUENCE_GAP); /* one less: no such jump */
+    assert_int_equal(see(*state, 2, 1, 100).verdict, SSMD_SEQUENCE_REPEAT);
+}
+
 static void a_repeat_does_not_move_the_expectation_back_but_counts_as_heard(void **state)
 {
     see(*state, 1, 1, 100);
@@ -99,7 +137,8 @@ static void the_sids_after_the_first_1024_are_not_tracked(void **state)
 {
     for (uint32_t sid = 1; sid <= SSMD_SEQUENCE_SIDS; sid++)
         see(*state, sid * 3, 1, 0);
-    assert_int_equal(see(*state, 1, 5, 0).verdict, SSMD_SEQUENCE_UNTRACKED);
+    assert_int_equal(see(*state, 1, 5, 0).verdict, SSMD_SEQUENCE_CROWDED);
+    assert_int_equal(see(*state, 1, 0, 0).verdict, SSMD_SEQUENCE_UNTRACKED);
     assert_int_equal(see(*state, 3, 2, 0).verdict, SSMD_SEQUENCE_FINE);
     assert_int_equal(see(*state, SSMD_SEQUENCE_SIDS * 3, 4, 0).verdict, SSMD_SEQUENCE_GAP);
 }
@@ -112,6 +151,11 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_gap_tells_what_was_expected_and_when_all_was_well, new_tracker, free_tracker),
         cmocka_unit_test_setup_teardown(a_repeat_does_not_move_the_expectation_back_but_counts_as_heard, new_tracker,
                                         free_tracker),
+        cmocka_unit_test_setup_teardown(a_number_far_off_does_not_blind_us_for_those_that_follow, new_tracker,
+                                        free_tracker),
+        cmocka_unit_test_setup_teardown(a_jump_that_is_gone_on_with_is_the_numbering_from_then_on, new_tracker,
+                                        free_tracker),
+        cmocka_unit_test_setup_teardown(a_first_number_far_off_does_not_blind_us_either, new_tracker, free_tracker),
         cmocka_unit_test_setup_teardown(looking_changes_nothing, new_tracker, free_tracker),
         cmocka_unit_test_setup_teardown(frames_without_sid_or_number_are_not_tracked, new_tracker, free_tracker),
         cmocka_unit_test_setup_teardown(sids_that_share_a_slot_are_kept_apart, new_tracker, free_tracker),

@@ -58,6 +58,7 @@ class Counters(TypedDict):
     repeats: int
     gaps: int
     refused_names: int
+    untracked: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +131,7 @@ class Writer:
             repeats=int(raw.repeats),
             gaps=int(raw.gaps),
             refused_names=int(raw.refused_names),
+            untracked=int(raw.untracked),
         )
 
     def activity(self, market: str) -> Activity | None:

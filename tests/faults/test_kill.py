@@ -160,7 +160,7 @@ def assert_archived(data: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "ssmd.archiver", "--once", "--data", str(data)], cwd=ROOT, check=False)
     assert done.returncode == 0
     names = {path.name.split(".", 1)[0] for path in segment_files(data)}
-    files = {path.name for path in data.rglob("*") if path.is_file() and not path.name.startswith(".")}
+    files = {path.name for path in data.rglob("????-??-??/*") if path.is_file()}
     assert files == {name + form for name in names for form in (".capnp.zst", ".manifest.json")}
     assert stored_records(data) == before
     assert verify(data)[1]["damage"] == []
