@@ -1,6 +1,6 @@
 """Records in a row of bytes, taken apart by their lengths: what a batch of a segment holds, or a message of a bus.
 
-For: whoever compares or copies records by their bytes. Not for: judging them; of a record.s checks only that of its
+For: whoever compares or copies records by their bytes. Not for: judging them; of a record's checks only that of its
 framing is made here. Invariant: whatever the bytes are, the answer is whole records or a ValueError.
 """
 
