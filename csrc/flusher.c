@@ -34,7 +34,8 @@
 #define MILLISECOND_NS INT64_C(1000000)
 #define SEAL_GRACE_NS INT64_C(1000000000) /* records of a period may still come this long after its end */
 #define RETRY_NAP_NS INT64_C(100000000)
-#define LOOK_NS INT64_C(1000000000) /* so often is looked whether the files are still where they were made */
+#define LOOK_NS INT64_C(1000000000)    /* so often is looked whether the files are still where they were made */
+#define IDLE_NAP_NS INT64_C(100000000) /* when nothing comes: the first record ends it */
 #define LOCK_NAME ".flusher.lock"
 #define MAX_DAYS 1000000u
 
@@ -58,6 +59,8 @@ struct ssmd_flusher {
 
     ssmd_segment_fault fault; /* of the last step */
     ssmd_flusher_status status;
+
+    uint64_t nap_ticks; /* options.nap_us in ticks of the clock */
 
     _Atomic int stop;
     _Atomic bool finished;
@@ -494,12 +497,36 @@ int ssmd_flusher_fault(const ssmd_flusher *flusher, ssmd_error *error)
 
 /* ---- run ------------------------------------------------------------------------------------ */
 
-static void nap(const ssmd_flusher *flusher, int status)
+/* When the next sync has to be made at the latest, IDLE_NAP_NS if that is far. */
+static int64_t idle_ns(const ssmd_flusher *flusher)
 {
-    int64_t ns = status < 0 ? RETRY_NAP_NS : (int64_t)flusher->options.nap_us * 1000;
-    struct timespec pause = {ns / 1000000000, ns % 1000000000};
-    if (status != SSMD_MORE)
-        clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
+    if (!flusher->unsynced)
+        return IDLE_NAP_NS;
+    int64_t due_ns = flusher->unsynced_since_ns + (int64_t)flusher->options.sync_interval_ms * MILLISECOND_NS;
+    int64_t left_ns = due_ns - monotonic_ns(flusher);
+    return left_ns < 0 ? 0 : left_ns < IDLE_NAP_NS ? left_ns : IDLE_NAP_NS;
+}
+
+/* The pause between two steps, which decides between wake-ups and latency.
+ *
+ *     wrote something     the producer ends the nap with the first record that comes nap_us after the last write: it is
+ *                         awake then anyhow, so no timer has to fire; the timer is for when no more records come
+ *     that nap was idle   the next record ends it
+ *     a step failed       a while, whatever comes
+ */
+static void nap(ssmd_flusher *flusher, int status)
+{
+    int64_t nap_ns = (int64_t)flusher->options.nap_us * 1000;
+    if (status == SSMD_MORE)
+        return;
+    if (status < 0) {
+        clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){0, RETRY_NAP_NS}, NULL);
+        return;
+    }
+    if (status == SSMD_EMPTY)
+        ssmd_ring_sleep(flusher->ring, 0, (uint64_t)idle_ns(flusher));
+    else
+        ssmd_ring_sleep(flusher->ring, ssmd_clock_ticks() + flusher->nap_ticks, (uint64_t)(nap_ns + nap_ns / 2));
 }
 
 /* One turn of run(); true when it is over. The head as it was when the stop was seen is the end of the draining. */
@@ -519,6 +546,9 @@ int ssmd_flusher_run(ssmd_flusher *flusher)
 {
     int status = SSMD_OK;
     uint64_t end = UINT64_MAX;
+    ssmd_clock_anchor anchor;
+    ssmd_clock_anchor_current(&anchor);
+    flusher->nap_ticks = (flusher->options.nap_us * 1000 << 20) / (anchor.ns_per_tick_q32 >> 12);
     for (;;) {
         int stop = atomic_load_explicit(&flusher->stop, memory_order_acquire);
         if (stop != SSMD_STOP_NOT && end == UINT64_MAX)
@@ -536,6 +566,7 @@ void ssmd_flusher_request_stop(ssmd_flusher *flusher, int kind)
 {
     /* Release, partner: the load in run. What the caller published before asking is drained. */
     atomic_store_explicit(&flusher->stop, kind, memory_order_release);
+    ssmd_ring_wake(flusher->ring);
 }
 
 static void *thread_main(void *argument)

@@ -44,7 +44,7 @@ typedef struct ssmd_flusher_options {
     uint64_t sync_bytes;       /* ... or after this many */
     uint64_t rotate_minutes;   /* 0 = only where a day ends */
     uint64_t rotate_bytes;     /* 0 = no limit */
-    uint64_t nap_us;           /* pause of run() when there is nothing to write */
+    uint64_t nap_us;           /* run() writes what came within so long with one write: latency against wake-ups */
     /* Days of the schedule: day i (yyyymmdd) runs from start i to start i + 1; the last entry only ends the one
      * before. Outside the table, and without one, days are those of UTC. Copied. */
     const int64_t *day_start_ns;
@@ -101,7 +101,8 @@ typedef enum ssmd_flusher_stop_kind {
     SSMD_STOP_NOW = 3    /* after the step in hand; the ring keeps the rest */
 } ssmd_flusher_stop_kind;
 
-/* Steps and naps until asked to stop; gives what the last step gave (SSMD_OK: stopped as asked). */
+/* Steps and naps until asked to stop (the producer ends its naps: ring.h, "bell"); gives what the last step gave
+ * (SSMD_OK: stopped as asked). */
 SSMD_API int ssmd_flusher_run(ssmd_flusher *flusher);
 SSMD_API void ssmd_flusher_request_stop(ssmd_flusher *flusher, int kind); /* from any thread; may be sharpened later */
 

@@ -20,11 +20,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/futex.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #ifndef F_OFD_SETLK
@@ -481,6 +483,7 @@ int ssmd_ring_attach(const char *path, uint64_t capacity, int role, ssmd_ring **
     }
     ring->mask = ring->capacity - 1;
     ring->limit = ring->capacity / 2;
+    ring->wake_bytes = ring->capacity / 2 < SSMD_RING_WAKE_BYTES ? ring->capacity / 2 : SSMD_RING_WAKE_BYTES;
     status = map(ring, error);
     if (status == SSMD_OK)
         status = take_roles(ring, error);
@@ -583,6 +586,35 @@ void ssmd_ring_release(ssmd_ring *ring, uint64_t n)
 {
     if ((ring->role & SSMD_CONSUMER) != 0)
         ssmd_ring_release_inline(ring, n);
+}
+
+/* ---- bell -------------------------------------------------------------------------------- */
+
+/* A futex on the shared mapping: producer and consumer may be two processes. */
+static void futex(ssmd_ring *ring, int what, uint32_t value, const struct timespec *timeout)
+{
+    syscall(SYS_futex, &ring->header->bell.asleep, what, value, timeout, NULL, 0);
+}
+
+void ssmd_ring_sleep(ssmd_ring *ring, uint64_t due_ticks, uint64_t timeout_ns)
+{
+    const struct timespec timeout = {(time_t)(timeout_ns / 1000000000u), (long)(timeout_ns % 1000000000u)};
+    if ((ring->role & SSMD_CONSUMER) == 0)
+        return;
+    atomic_store_explicit(&ring->header->bell.due_ticks, due_ticks, memory_order_relaxed);
+    /* Acquire and release, partner: ssmd_ring_wake_inline, which says why nothing is missed. */
+    atomic_exchange_explicit(&ring->header->bell.asleep, 1, memory_order_acq_rel);
+    if (due_ticks != 0 || ssmd_ring_head(ring) == ring->consumer.tail)
+        futex(ring, FUTEX_WAIT, 1, &timeout); /* comes back at once if we were woken meanwhile */
+    atomic_store_explicit(&ring->header->bell.asleep, 0, memory_order_relaxed);
+}
+
+void ssmd_ring_wake(ssmd_ring *ring)
+{
+    if (ring->role == SSMD_OBSERVER) /* its mapping cannot be written */
+        return;
+    atomic_store_explicit(&ring->header->bell.asleep, 0, memory_order_relaxed);
+    futex(ring, FUTEX_WAKE, 1, NULL);
 }
 
 /* ---- commit line -------------------------------------------------------------------------- */

@@ -10,6 +10,7 @@
  *    384  commit     two slots with generations: what is in the files already   (consumer)
  *    640  clock      anchor: ticks, wall, rate                                  (producer)
  *    768  status     flusher state, present error, counters                     (consumer)
+ *    896  bell       does the consumer sleep, and from when on may it be woken  (both)
  *
  *                tail                 head                       tail + capacity
  *      released   |     readable       |   claimed, not published  |
@@ -21,9 +22,12 @@
  *
  * Records are whole: what is published ends where a record ends, and sizes are multiples of 8 (Cap'n Proto words).
  *
- * Not for: several producers or consumers, blocking waits (both sides poll), more than one machine, surviving a
- * reboot (a ring of another boot is refused; the segment files are what lasts). A process that forks without
- * exec shares its roles with the child: do not.
+ * The producer never waits. A consumer with nothing to do may sleep on the bell; the producer wakes it only when it
+ * sleeps, is due and has something to read, so a busy producer makes no system call.
+ *
+ * Not for: several producers or consumers, a producer that waits for room (it looks again), more than one machine,
+ * surviving a reboot (a ring of another boot is refused; the segment files are what lasts). A process that forks
+ * without exec shares its roles with the child: do not.
  */
 #ifndef SSMD_RING_H
 #define SSMD_RING_H
@@ -39,6 +43,8 @@ extern "C" {
 #define SSMD_RING_MIN_BYTES (64u * 1024u)
 #define SSMD_RING_DEFAULT_BYTES (4u * 1024u * 1024u)
 #define SSMD_RING_MAX_BYTES (UINT64_C(1) << 36)
+#define SSMD_RING_WAKE_BYTES                                                                                           \
+    (256u * 1024u) /* so much waiting (at most half the ring) wakes a consumer that is not due */
 
 typedef struct ssmd_ring ssmd_ring;
 
@@ -101,6 +107,14 @@ SSMD_API int ssmd_ring_push(ssmd_ring *ring, const void *data, uint64_t n);
  * them back (never more than the last peek gave). */
 SSMD_API int ssmd_ring_peek(ssmd_ring *ring, const uint8_t **at, uint64_t *n);
 SSMD_API void ssmd_ring_release(ssmd_ring *ring, uint64_t n);
+
+/* Consumer. Sleeps for at most timeout_ns, or until woken. The producer wakes it with what it publishes from
+ * `due_ticks` (ssmd_clock_ticks) on, or once SSMD_RING_WAKE_BYTES wait. due_ticks 0 = with the next record, and not at
+ * all if something is there already. */
+SSMD_API void ssmd_ring_sleep(ssmd_ring *ring, uint64_t due_ticks, uint64_t timeout_ns);
+
+/* Ends a sleep of the consumer now. The producer's call after a publish (ssmd_ring_wake_inline says when). */
+SSMD_API void ssmd_ring_wake(ssmd_ring *ring);
 
 /* The commit line. Any role may read it (SSMD_EMPTY before the first commit, SSMD_DAMAGED if there was one and no slot
  * is whole); only the consumer stores. */

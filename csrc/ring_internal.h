@@ -2,9 +2,9 @@
  * record. ring.h says what the functions promise; the picture of the header stands there too.
  *
  * A ring is the header in the shared mapping, one writer per 128-byte line (two 64-byte lines: the prefetcher of
- * x86 fetches them in pairs), and this process's own struct, in which each role keeps its private positions on
- * a line of its own. The producer caches the consumer's tail and looks at the shared line only when the cached
- * one leaves no room, so that in the common case neither side touches the other's line.
+ * x86 fetches them in pairs; the bell alone has two), and this process's own struct, in which each role keeps its
+ * private positions on a line of its own. The producer caches the consumer's tail and looks at the shared line only
+ * when the cached one leaves no room, so that in the common case neither side touches the other's line.
  */
 #ifndef SSMD_RING_INTERNAL_H
 #define SSMD_RING_INTERNAL_H
@@ -64,6 +64,13 @@ typedef struct ssmd_ring_header {
         _Atomic int64_t lost_since_ns;
         uint64_t unused[1];
     } status;
+
+    struct {                     /* both write here: a consumer that sleeps is woken by it */
+        _Atomic uint32_t asleep; /* 1 = it sleeps, or is about to; the futex word */
+        uint32_t unused0;
+        _Atomic uint64_t due_ticks; /* not to be woken before this, unless much is waiting */
+        uint64_t unused[14];
+    } bell;
 } ssmd_ring_header;
 
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "positions are shared between processes: no hidden locks");
@@ -72,7 +79,8 @@ _Static_assert(offsetof(ssmd_ring_header, consumer) == 256, "each writer has its
 _Static_assert(offsetof(ssmd_ring_header, commit) == 384, "each writer has its own line");
 _Static_assert(offsetof(ssmd_ring_header, clock) == 640, "each writer has its own line");
 _Static_assert(offsetof(ssmd_ring_header, status) == 768, "each writer has its own line");
-_Static_assert(sizeof(ssmd_ring_header) == 896, "layout of version 1");
+_Static_assert(offsetof(ssmd_ring_header, bell) == 896, "each writer has its own line");
+_Static_assert(sizeof(ssmd_ring_header) == 1024, "layout of version 1: files made before the bell have zeros there");
 _Static_assert(sizeof(ssmd_commit) == 8 * (SSMD_COMMIT_WORDS + 1), "a slot holds all but the generation");
 
 struct ssmd_ring {
@@ -82,6 +90,7 @@ struct ssmd_ring {
     uint64_t mask;
     uint64_t capacity;
     uint64_t limit;
+    uint64_t wake_bytes; /* so much waiting wakes the consumer */
     int role;
     int fd;
     _Alignas(SSMD_LINE) struct {
@@ -133,6 +142,22 @@ static inline void ssmd_ring_publish_inline(ssmd_ring *ring)
      * says so. */
     atomic_store_explicit(&ring->header->producer.position, ring->producer.next, memory_order_release);
 #endif
+}
+
+/* After a publish at `now_ticks`: wakes the consumer if it sleeps and is due, or if much is waiting for it. No system
+ * call otherwise; a consumer that is at work is never called.
+ *
+ * Acquire and release, partner: the exchange in ssmd_ring_sleep. Both change the same word, so one comes first: if the
+ * consumer's does, it is seen here that it sleeps; if this one does, the consumer sees the head published before. */
+static inline void ssmd_ring_wake_inline(ssmd_ring *ring, uint64_t now_ticks)
+{
+    ssmd_ring_header *header = ring->header;
+    if (atomic_fetch_or_explicit(&header->bell.asleep, 0, memory_order_acq_rel) == 0)
+        return;
+    if (now_ticks >= atomic_load_explicit(&header->bell.due_ticks, memory_order_relaxed) ||
+        ring->producer.published - atomic_load_explicit(&header->consumer.position, memory_order_relaxed) >=
+            ring->wake_bytes)
+        ssmd_ring_wake(ring);
 }
 
 /* No cached head: a consumer that takes all there is looks at the shared line once a batch, not once a record. */

@@ -13,10 +13,12 @@
 #include "sequence.h"
 #include "websocket.h"
 
+#include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 
 enum { EVENTS = 256, EVENTS_PER_MESSAGE = 4 + 2 * SSMD_MESSAGE_UNKNOWNS };
 enum { DRIFT_NAMES = 256, DRIFT_NAME_BYTES = 64, DRIFT_PREFIX_BYTES = 6 };
@@ -97,6 +99,7 @@ int ssmd_writer_push(ssmd_writer *writer, const uint8_t *record, size_t n, uint6
     ssmd_store64(at + SSMD_RECORD_NUMBER, writer->next_number);
     ssmd_ring_advance_inline(writer->ring, n);
     ssmd_ring_publish_inline(writer->ring);
+    ssmd_ring_wake_inline(writer->ring, ssmd_clock_ticks());
     *number = writer->next_number++;
     add(&writer->records[kind], 1);
     return SSMD_OK;
@@ -478,6 +481,12 @@ static int run(ssmd_conn *conn)
     }
 }
 
+/* Bytes of the last read wait for room: no others may come before they are handled. */
+static bool something_left(const ssmd_conn *conn)
+{
+    return conn->phase == MESSAGE_READY || conn->phase == LIMIT_PASSED || conn->end > conn->buffer;
+}
+
 int ssmd_conn_feed(ssmd_conn *conn, uint64_t received)
 {
     conn->result.event_count = 0;
@@ -485,16 +494,31 @@ int ssmd_conn_feed(ssmd_conn *conn, uint64_t received)
     if (conn->phase == ENDED)
         return conn->result.status;
     if (received > 0) {
-        bool left = conn->phase == MESSAGE_READY || conn->phase == LIMIT_PASSED || conn->end > conn->buffer;
-        if (received > conn->options.recv_bytes || left)
+        if (received > conn->options.recv_bytes || something_left(conn))
             return SSMD_INVALID;
         conn->result.last_recv_ns = ssmd_clock_stamp(&conn->recv_ticks);
         conn->end = conn->buffer + received;
     }
     int status = run(conn);
     ssmd_ring_publish_inline(conn->writer->ring);
+    ssmd_ring_wake_inline(conn->writer->ring, conn->recv_ticks);
     if (status == SSMD_FEED_PROTOCOL || status == SSMD_FEED_TOO_LARGE || status == SSMD_FEED_CLOSED)
         conn->phase = ENDED;
     conn->result.status = status;
     return status;
+}
+
+int ssmd_conn_receive(ssmd_conn *conn, int descriptor)
+{
+    ssize_t received = 0;
+    conn->result.event_count = 0;
+    if (something_left(conn) && conn->phase != ENDED)
+        return SSMD_INVALID;
+    do
+        received = recv(descriptor, conn->buffer, conn->options.recv_bytes, MSG_DONTWAIT);
+    while (received < 0 && errno == EINTR);
+    conn->result.received = received < 0 ? -errno : received;
+    if (received <= 0)
+        return 1;
+    return ssmd_conn_feed(conn, (uint64_t)received) != SSMD_FEED_OK || conn->result.event_count > 0;
 }

@@ -3,7 +3,8 @@
  *   ssmd_writer   one per ring: gives records their numbers, counts them, knows the markets
  *   ssmd_conn     one per socket: receive area, splitter, decoder, sequence tracking
  *
- * Python receives into the connection's area and calls ssmd_conn_feed once per read. All that a session has to see of
+ * ssmd_conn_receive reads a plain socket and handles what came in one call; what has to be decrypted first is put into
+ * the connection's area by Python, which then calls ssmd_conn_feed once per read. All that a session has to see of
  * it (pings, replies, gaps ...) comes back as events; data frames never leave C.
  *
  *              carry             receive area, recv_bytes: always the same place
@@ -114,6 +115,7 @@ typedef struct ssmd_feed_result {
     const ssmd_event *events; /* of this call, in the order of the wire */
     uint64_t frames;          /* messages of this connection so far */
     int64_t last_recv_ns;     /* stamp of the last chunk, 0 = none yet */
+    int64_t received;         /* by the last ssmd_conn_receive: bytes, 0 = the other side has ended, or -errno */
 } ssmd_feed_result;
 
 /* SSMD_INVALID: an option is out of range, or max_frame_bytes + SSMD_UNPARSED_OVERHEAD_BYTES is more than the ring
@@ -131,6 +133,11 @@ SSMD_API const ssmd_feed_result *ssmd_conn_result(const ssmd_conn *conn);
  * ssmd_feed_status, or SSMD_INVALID (a negative number) when `received` is more than the buffer, or is not 0 while
  * something is left; then nothing happens. */
 SSMD_API int ssmd_conn_feed(ssmd_conn *conn, uint64_t received);
+
+/* One recv from this socket, which never waits, and the feed of what came. 0: something came, it is in the ring, and
+ * there is nothing to see. 1: look at the result (status, events, received). SSMD_INVALID while something is left, without
+ * a recv. */
+SSMD_API int ssmd_conn_receive(ssmd_conn *conn, int descriptor);
 
 #ifdef __cplusplus
 }

@@ -1,6 +1,6 @@
 """What an exchange offers to the connector, and what the connector offers to an exchange.
 
-An exchange is a folder beside `kalshi/` with a module `client` that has a class `Exchange`. The connector
+An exchange is a folder beside `kalshi/` with a module `exchange` that has a class `Exchange`. The connector
 finds it by the environment's `feed` and names none, so a second exchange changes nothing here.
 """
 
@@ -80,7 +80,7 @@ class Client(Protocol):
 
 
 class Exchange(Protocol):
-    """What `ssmd.<feed>.client.Exchange` is made of."""
+    """What `ssmd.<feed>.exchange.Exchange` is made of."""
 
     def __init__(
         self,
@@ -105,9 +105,9 @@ def find_exchange(feed: str) -> type[Exchange]:
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,31}", feed):
         raise UsageError(f"feed: {feed!r} is not a feed name", hint="Use small letters, digits and _, e.g. kalshi.")
     try:
-        module = importlib.import_module(f"ssmd.{feed}.client")
+        module = importlib.import_module(f"ssmd.{feed}.exchange")
     except ModuleNotFoundError as error:
-        if error.name not in (f"ssmd.{feed}", f"ssmd.{feed}.client"):
+        if error.name not in (f"ssmd.{feed}", f"ssmd.{feed}.exchange"):
             raise
         raise UsageError(f"feed: no exchange is called {feed!r}", hint="The one that ssmd knows is kalshi.") from None
     exchange: type[Exchange] = module.Exchange

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class FeedStatus(IntEnum):
@@ -81,3 +81,22 @@ class WireConnection(Protocol):
 
     def close(self) -> None:
         """Gives the memory back; `frames` and `last_recv_ns` stay readable. Twice does no harm."""
+
+
+@runtime_checkable
+class ReceivingConnection(WireConnection, Protocol):
+    """One that can read a plain socket by itself: a chunk costs one call and nothing of Python in between."""
+
+    def receive(self, descriptor: int) -> bool:
+        """One read of the socket, which never waits, and what `feed` does with it.
+
+        False: something came, and there is nothing to see. True: look at `received`, `status` and `events`.
+        """
+
+    @property
+    def received(self) -> int:
+        """By the last `receive`: bytes, 0 = the other side has ended, negative: an errno."""
+
+    @property
+    def status(self) -> FeedStatus:
+        """Of the last `feed` or `receive`."""

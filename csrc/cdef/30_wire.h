@@ -73,6 +73,7 @@ typedef struct {
     const ssmd_event *events;
     uint64_t frames;
     int64_t last_recv_ns;
+    int64_t received;
 } ssmd_feed_result;
 int ssmd_conn_open(ssmd_writer *writer, const ssmd_conn_options *options, ssmd_conn **conn);
 void ssmd_conn_close(ssmd_conn *conn);
@@ -80,3 +81,4 @@ uint8_t *ssmd_conn_buffer(const ssmd_conn *conn);
 uint64_t ssmd_conn_buffer_bytes(const ssmd_conn *conn);
 const ssmd_feed_result *ssmd_conn_result(const ssmd_conn *conn);
 int ssmd_conn_feed(ssmd_conn *conn, uint64_t received);
+int ssmd_conn_receive(ssmd_conn *conn, int descriptor);

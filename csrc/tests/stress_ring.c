@@ -5,7 +5,8 @@
  *   stress_ring           both, one after the other
  *
  * The ring is the smallest there is, so that it is full and empty all the time and wraps every few hundred records.
- * Not a benchmark. Exit 0 = every byte arrived once and in order.
+ * When it is empty the reader mostly looks again, and at times sleeps on the bell: a wake-up that is lost shows as a
+ * sleep that lasts to its timeout. Not a benchmark. Exit 0 = every byte arrived once and in order.
  */
 #include <pthread.h>
 #include <sched.h>
@@ -16,6 +17,7 @@
 
 #include "record_maker.h"
 #include "ring.h"
+#include "ring_internal.h"
 
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
 #define RECORDS 100000u
@@ -23,11 +25,17 @@
 #define RECORDS 1000000u
 #endif
 
-enum { LARGEST = 104 + 8 * 64 };
+enum { LARGEST = 104 + 8 * 64, SLEEP_EVERY = 16, SLEEP_S = 20 };
 
 static uint64_t size_of(uint64_t number)
 {
     return 104 + 8 * (number * 2654435761u % 65);
+}
+
+static void publish(ssmd_ring *ring)
+{
+    ssmd_ring_publish(ring);
+    ssmd_ring_wake_inline(ring, 1);
 }
 
 static void *produce(void *argument)
@@ -36,14 +44,14 @@ static void *produce(void *argument)
     for (uint64_t number = 1; number <= RECORDS; number++) {
         uint8_t *at;
         while (ssmd_ring_claim(ring, size_of(number), &at) != SSMD_OK) {
-            ssmd_ring_publish(ring); /* a batch that fills the ring must be seen, or nobody moves */
+            publish(ring); /* a batch that fills the ring must be seen, or nobody moves */
             sched_yield();
         }
         ssmd_ring_advance(ring, maker_record(at, number, (int64_t)number, 1, size_of(number)));
         if (number % 7 != 0)
-            ssmd_ring_publish(ring);
+            publish(ring);
     }
-    ssmd_ring_publish(ring);
+    publish(ring);
     return NULL;
 }
 
@@ -61,14 +69,30 @@ static uint64_t check(const uint8_t *at, uint64_t n, uint64_t *number)
     return done;
 }
 
+/* Nothing there: looks again, or sleeps. False: nobody ended the sleep. */
+static bool wait_for_more(ssmd_ring *ring, unsigned turn)
+{
+    if (turn % SLEEP_EVERY != 0) {
+        sched_yield();
+        return true;
+    }
+    int64_t began_ns = ssmd_clock_monotonic_ns();
+    ssmd_ring_sleep(ring, 0, SLEEP_S * UINT64_C(1000000000));
+    return ssmd_clock_monotonic_ns() - began_ns < SLEEP_S * INT64_C(1000000000);
+}
+
 static bool consume(ssmd_ring *ring)
 {
     uint64_t number = 1;
+    unsigned turn = 0;
     while (number <= RECORDS) {
         const uint8_t *at;
         uint64_t n;
         if (ssmd_ring_peek(ring, &at, &n) == SSMD_EMPTY) {
-            sched_yield();
+            if (!wait_for_more(ring, turn++)) {
+                fprintf(stderr, "nobody woke the reader for record %llu\n", (unsigned long long)number);
+                return false;
+            }
             continue;
         }
         if (check(at, n, &number) != n) {

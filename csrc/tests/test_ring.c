@@ -13,6 +13,8 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -840,6 +842,105 @@ static void the_status_line_carries_every_field(void **state)
     ssmd_ring_close(observer);
 }
 
+/* ---- bell ---------------------------------------------------------------------------------- */
+
+enum { FOR_EVER_S = 20 }; /* a sleep that nobody ends; a test that takes so long has failed */
+
+static void *sleep_for_ever(void *ring)
+{
+    ssmd_ring_sleep(ring, 0, FOR_EVER_S * UINT64_C(1000000000));
+    return NULL;
+}
+
+static bool asleep(ssmd_ring *ring)
+{
+    return atomic_load(&ring->header->bell.asleep) != 0;
+}
+
+static void the_next_record_ends_a_sleep_at_once(void **state)
+{
+    (void)state;
+    ssmd_ring *ring = open_ring(BOTH);
+    pthread_t sleeper;
+    int64_t began_ns = ssmd_clock_monotonic_ns();
+    assert_int_equal(pthread_create(&sleeper, NULL, sleep_for_ever, ring), 0);
+    while (!asleep(ring)) /* it may be on its way still: that must not matter */
+        sched_yield();
+    push(ring, 1, 256);
+    ssmd_ring_wake_inline(ring, 1);
+    pthread_join(sleeper, NULL);
+    assert_true(ssmd_clock_monotonic_ns() - began_ns < FOR_EVER_S * INT64_C(1000000000));
+    assert_false(asleep(ring));
+    ssmd_ring_close(ring);
+}
+
+static void nobody_sleeps_over_a_record_that_is_there(void **state)
+{
+    (void)state;
+    ssmd_ring *ring = open_ring(BOTH);
+    int64_t began_ns = ssmd_clock_monotonic_ns();
+    push(ring, 1, 256);
+    sleep_for_ever(ring);
+    assert_true(ssmd_clock_monotonic_ns() - began_ns < FOR_EVER_S * INT64_C(1000000000));
+    ssmd_ring_close(ring);
+}
+
+static void a_sleep_ends_by_itself_when_nobody_comes(void **state)
+{
+    (void)state;
+    ssmd_ring *ring = open_ring(BOTH);
+    ssmd_ring_sleep(ring, 0, 1000000);
+    assert_false(asleep(ring));
+    ssmd_ring_close(ring);
+}
+
+/* The state of a sleeping consumer, built. */
+static ssmd_ring *ring_of_a_sleeper(uint64_t due_ticks)
+{
+    ssmd_ring *ring = open_ring(BOTH);
+    atomic_store(&ring->header->bell.due_ticks, due_ticks);
+    atomic_store(&ring->header->bell.asleep, 1);
+    return ring;
+}
+
+static void a_sleeper_is_left_alone_before_it_is_due(void **state)
+{
+    (void)state;
+    ssmd_ring *ring = ring_of_a_sleeper(1000);
+    push(ring, 1, 256);
+    ssmd_ring_wake_inline(ring, 999);
+    assert_true(asleep(ring));
+    ssmd_ring_wake_inline(ring, 1000);
+    assert_false(asleep(ring));
+    ssmd_ring_close(ring);
+}
+
+static void half_a_small_ring_wakes_a_sleeper_before_it_is_due(void **state)
+{
+    (void)state;
+    ssmd_ring *ring = ring_of_a_sleeper(1000);
+    push(ring, 1, CAPACITY / 2 - 256);
+    ssmd_ring_wake_inline(ring, 1);
+    assert_true(asleep(ring));
+    push(ring, 2, 256);
+    ssmd_ring_wake_inline(ring, 1);
+    assert_false(asleep(ring));
+    ssmd_ring_close(ring);
+}
+
+static void only_a_consumer_sleeps_and_an_observer_wakes_nobody(void **state)
+{
+    (void)state;
+    ssmd_ring *producer = open_ring(SSMD_PRODUCER);
+    sleep_for_ever(producer);
+    atomic_store(&producer->header->bell.asleep, 1);
+    ssmd_ring *observer = open_ring(SSMD_OBSERVER);
+    ssmd_ring_wake(observer);
+    assert_true(asleep(producer));
+    ssmd_ring_close(observer);
+    ssmd_ring_close(producer);
+}
+
 #define RING_TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
 
 int main(void)
@@ -892,6 +993,12 @@ int main(void)
         RING_TEST(resume_refuses_what_are_no_records),
         RING_TEST(the_clock_line_carries_an_anchor),
         RING_TEST(the_status_line_carries_every_field),
+        RING_TEST(the_next_record_ends_a_sleep_at_once),
+        RING_TEST(nobody_sleeps_over_a_record_that_is_there),
+        RING_TEST(a_sleep_ends_by_itself_when_nobody_comes),
+        RING_TEST(a_sleeper_is_left_alone_before_it_is_due),
+        RING_TEST(half_a_small_ring_wakes_a_sleeper_before_it_is_due),
+        RING_TEST(only_a_consumer_sleeps_and_an_observer_wakes_nobody),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

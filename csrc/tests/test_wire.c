@@ -1,5 +1,6 @@
 /* test_wire.c - writer and connection feed against a real ring: any chunking and a ring that is full at every record
  * give the same records and events; each way to end; limits. */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -7,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -688,6 +690,104 @@ static void a_push_into_a_full_ring_is_told_and_takes_no_number(void **state)
     done(all);
 }
 
+/* ---- receive ------------------------------------------------------------------------------- */
+
+/* A connection with a socket pair: what is written into `far` can be received from `near`. */
+typedef struct wired {
+    bench all;
+    int near, far;
+} wired;
+
+static wired *open_wired(void)
+{
+    wired *made = calloc(1, sizeof *made);
+    int ends[2];
+    assert_non_null(made);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+    open_bench(&made->all, &OPTIONS);
+    made->near = ends[0];
+    made->far = ends[1];
+    return made;
+}
+
+static void close_wired(wired *of)
+{
+    close(of->near);
+    if (of->far >= 0)
+        close(of->far);
+    close_bench(&of->all);
+    free(of);
+}
+
+static void put(const wired *into, const char *bytes, size_t n)
+{
+    assert_int_equal(write(into->far, bytes, n), n);
+}
+
+static void what_came_is_in_the_ring_and_there_is_nothing_to_see(void **state)
+{
+    (void)state;
+    static const char FRAME[] = "\x81\x02{}";
+    wired *of = open_wired();
+    put(of, FRAME, 4);
+    put(of, FRAME, 4);
+    assert_int_equal(ssmd_conn_receive(of->all.conn, of->near), 0);
+    assert_int_equal(ssmd_conn_result(of->all.conn)->received, 8);
+    assert_int_equal(ssmd_conn_result(of->all.conn)->frames, 2);
+    close_wired(of);
+}
+
+static void an_event_and_a_status_are_something_to_see(void **state)
+{
+    (void)state;
+    wired *of = open_wired();
+    put(of, "\x89\x01p", 3);
+    assert_int_equal(ssmd_conn_receive(of->all.conn, of->near), 1);
+    assert_int_equal(ssmd_conn_result(of->all.conn)->event_count, 1);
+    put(of, "\xff\x00", 2);
+    assert_int_equal(ssmd_conn_receive(of->all.conn, of->near), 1);
+    assert_int_equal(ssmd_conn_result(of->all.conn)->status, SSMD_FEED_PROTOCOL);
+    close_wired(of);
+}
+
+static void receiving_never_waits_and_says_what_came_of_it(void **state)
+{
+    (void)state;
+    wired *of = open_wired();
+    assert_int_equal(ssmd_conn_receive(of->all.conn, of->near), 1);
+    assert_int_equal(ssmd_conn_result(of->all.conn)->received, -EAGAIN);
+    close(of->far);
+    of->far = -1;
+    assert_int_equal(ssmd_conn_receive(of->all.conn, of->near), 1);
+    assert_int_equal(ssmd_conn_result(of->all.conn)->received, 0);
+    assert_int_equal(ssmd_conn_result(of->all.conn)->event_count, 0);
+    assert_int_equal(ssmd_conn_receive(of->all.conn, -1), 1);
+    assert_int_equal(ssmd_conn_result(of->all.conn)->received, -EBADF);
+    close_wired(of);
+}
+
+static void nothing_is_received_while_something_is_left(void **state)
+{
+    (void)state;
+    wired *of = open_wired();
+    static char frame[4 + 4000] = "\x81\x7e\x0f\xa0";
+    memset(frame + 4, 'x', 4000);
+    int seen = 0, frames = 0;
+    while (seen == 0) { /* until the ring is full */
+        put(of, frame, sizeof frame);
+        seen = ssmd_conn_receive(of->all.conn, of->near);
+        frames++;
+    }
+    assert_int_equal(ssmd_conn_result(of->all.conn)->status, SSMD_FEED_FULL);
+    put(of, frame, sizeof frame);
+    assert_int_equal(ssmd_conn_receive(of->all.conn, of->near), SSMD_INVALID);
+    drain(&of->all, RING_BYTES);
+    assert_int_equal(ssmd_conn_feed(of->all.conn, 0), SSMD_FEED_OK);
+    assert_int_equal(ssmd_conn_receive(of->all.conn, of->near), 0);
+    assert_int_equal(ssmd_conn_result(of->all.conn)->frames, frames + 1);
+    close_wired(of);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -712,6 +812,10 @@ int main(void)
         cmocka_unit_test(a_pushed_record_gets_the_next_number_and_nothing_else_changes),
         cmocka_unit_test(what_is_not_one_record_is_not_pushed),
         cmocka_unit_test(a_push_into_a_full_ring_is_told_and_takes_no_number),
+        cmocka_unit_test(what_came_is_in_the_ring_and_there_is_nothing_to_see),
+        cmocka_unit_test(an_event_and_a_status_are_something_to_see),
+        cmocka_unit_test(receiving_never_waits_and_says_what_came_of_it),
+        cmocka_unit_test(nothing_is_received_while_something_is_left),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -209,7 +209,7 @@ class Flusher(_Section):
     rotate_minutes: Annotated[int, Field(ge=1, le=1440)] = 60
     rotate_bytes: Annotated[int, Field(ge=64 * KIB, le=64 * GIB)] = 256 * MIB
     keep_frames: bool = True  # store the exchange's own bytes in each record
-    nap_us: Annotated[int, Field(ge=1, le=1_000_000)] = 2000  # pause when the ring is empty: latency against CPU
+    nap_us: Annotated[int, Field(ge=1, le=1_000_000)] = 3000  # what comes within it is one write: latency against CPU
     compress: bool = True  # zstd for sealed segments
 
 

@@ -1,9 +1,8 @@
 """One Kalshi socket and its life: connect, sign in, record, reconnect for ever.
 
 The thin shell around the sans-IO session (`ssmd.kalshi.protocol`): it owns the socket, the clock, the randomness
-and two greenlets, a reader and a ticker. websocket-client makes the connection (TLS, proxy, handshake) and
-sends; after the handshake its socket is ours: chunks go from `recv_into` straight into the C decoder, which
-writes records into the ring. Python sees only what `ssmd.wire.Event` lists.
+and its greenlets. `handshake` makes the connection; what it brings is read on the event loop (`reading`) straight into
+the C decoder, which writes records into the ring. Python sees only what `ssmd.wire.Event` lists.
 
 Invariants: nothing read from a socket is dropped (a full ring stops the reading); every connection, every
 failed attempt and every loss leaves a record; only a refusal of our credentials ends `run`.
@@ -12,15 +11,12 @@ failed attempt and every loss leaves a record; only a refusal of our credentials
 from __future__ import annotations
 
 import random
-import ssl
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import gevent
 import structlog
@@ -32,33 +28,17 @@ from gevent.queue import Queue
 from ssmd import records
 from ssmd.book import Suspect
 from ssmd.environment import Environment
-from ssmd.errors import ExchangeError, RefusedError, SsmdError, UsageError
+from ssmd.errors import ExchangeError, RefusedError, SsmdError
 from ssmd.exchange import ClientState, Recorder
-from ssmd.kalshi import auth, planner, protocol, rest
+from ssmd.kalshi import planner, protocol
+from ssmd.kalshi.handshake import Endpoints, connect
+from ssmd.kalshi.reading import Reader
 from ssmd.wire import Event, EventKind, FeedStatus, WireConnection
 
-CONNECT_TIMEOUT_S = 15.0  # without a byte
-HANDSHAKE_LIMIT_S = 60.0  # for all of it: an answer that comes byte by byte would be waited for without end
-LOOKUP_ATTEMPTS = 2  # of one request; the connector asks again, for ever, and says so each time
 TICK_S = 0.5
 FULL_NAP_S = 0.001
 FULL_NAP_MAX_S = 0.02
-READS_BEFORE_YIELD = 8
 WARNINGS_AT_MOST = 1000  # different ones, in the life of a client
-EVIDENCE_CHARS = 300  # of an answer in an error message
-SHORT_READ_BYTES = 16 * 1024  # a TLS record at its largest: a shorter read has emptied the socket
-_WS_PATH = "/trade-api/ws/v2"
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoints:
-    """Where to go and as whom. `ca_file` None = the machine's certificate authorities."""
-
-    websocket_url: str
-    rest_url: str
-    ca_file: str | None
-    proxy: str | None
-    credentials: auth.Credentials
 
 
 @dataclass(slots=True)
@@ -86,85 +66,6 @@ class Backoff:
         self._limit_s = self._minimum_s
 
 
-def tls_context(ca_file: str | None) -> ssl.SSLContext:
-    """Certificates and host names are always checked; the one thing to choose is whose signature counts."""
-    try:
-        return ssl.create_default_context(cafile=ca_file)
-    except (OSError, ssl.SSLError) as error:
-        raise UsageError(
-            f"exchange.ca_file: {ca_file} cannot be used: {error}", hint="Give a readable PEM file of certificates."
-        ) from None
-
-
-def connect(endpoints: Endpoints, *, now_ms: int) -> websocket.WebSocket:
-    """Opens and signs in one WebSocket.
-
-    Raises RefusedError for 401/403 (a retry does not help), ExchangeError for all that a retry may mend.
-    """
-    path = urlsplit(endpoints.websocket_url).path or _WS_PATH
-    headers = auth.headers(endpoints.credentials, now_ms, "GET", path)
-    options: dict[str, Any] = {"header": [f"{name}: {value}" for name, value in headers.items()], "redirect_limit": 0}
-    if endpoints.websocket_url.startswith("wss://"):
-        options["sslopt"] = {"context": tls_context(endpoints.ca_file)}
-    options |= _proxy_options(endpoints.proxy)
-    limit = gevent.Timeout.start_new(HANDSHAKE_LIMIT_S)
-    try:
-        return websocket.create_connection(
-            endpoints.websocket_url, timeout=CONNECT_TIMEOUT_S, skip_utf8_validation=True, **options
-        )
-    except gevent.Timeout as error:
-        if error is not limit:
-            raise
-        raise ExchangeError(
-            f"cannot connect to {endpoints.websocket_url}: no whole answer within {HANDSHAKE_LIMIT_S:.0f} s"
-        ) from None
-    except websocket.WebSocketBadStatusException as error:
-        raise _bad_status(error) from None
-    except ssl.SSLCertVerificationError as error:
-        raise ExchangeError(
-            f"the certificate of {endpoints.websocket_url} was not accepted: {error.verify_message}",
-            hint="If a proxy or a private authority stands between, name its certificate in exchange.ca_file.",
-        ) from None
-    except Exception as error:  # whatever an answer that is none of HTTP makes of the library
-        what = str(error)[:EVIDENCE_CHARS] or type(error).__name__
-        raise ExchangeError(f"cannot connect to {endpoints.websocket_url}: {what}") from None
-    finally:
-        limit.close()
-
-
-class StatusError(ExchangeError):
-    """The handshake was answered with an HTTP status other than 101."""
-
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-def _bad_status(error: websocket.WebSocketBadStatusException) -> SsmdError:
-    body = bytes(error.resp_body or b"")[:EVIDENCE_CHARS].decode("utf-8", "replace").strip()
-    if not 100 <= (error.status_code or 0) <= 999:
-        return ExchangeError(f"the handshake was answered with something that is no HTTP: status {error.status_code}")
-    if error.status_code in (401, 403):
-        return RefusedError(
-            f"the exchange refused the sign-in (HTTP {error.status_code}): {body}", hint=rest.refusal_hint(body)
-        )
-    return StatusError(f"the handshake was answered with HTTP {error.status_code}: {body}", error.status_code)
-
-
-def _proxy_options(proxy: str | None) -> dict[str, Any]:
-    if not proxy:
-        return {}
-    parts = urlsplit(proxy)
-    options: dict[str, Any] = {
-        "http_proxy_host": parts.hostname,
-        "http_proxy_port": parts.port or 80,
-        "proxy_type": parts.scheme or "http",
-    }
-    if parts.username:
-        options["http_proxy_auth"] = (parts.username, parts.password or "")
-    return options
-
-
 def session_settings(environment: Environment) -> protocol.Settings:
     """What of the environment concerns the session."""
     connector = environment.connector
@@ -173,28 +74,6 @@ def session_settings(environment: Environment) -> protocol.Settings:
         command_batch=connector.subscribe_batch,
         stall_after_ns=int(connector.stall_after_s * 1e9),
     )
-
-
-def _compact(resolved: planner.Resolved) -> planner.Resolved:
-    """The same tickers in memory of their own: those that came out of megabytes of JSON would keep its pages alive."""
-
-    def fresh(tickers: Iterable[str]) -> tuple[str, ...]:
-        joined = "\n".join(tickers)
-        return tuple(joined.split("\n")) if joined else ()
-
-    return planner.Resolved(
-        series={name: fresh(tickers) for name, tickers in resolved.series.items()},
-        events={name: fresh(tickers) for name, tickers in resolved.events.items()},
-        open_markets=None if resolved.open_markets is None else fresh(resolved.open_markets),
-    )
-
-
-def _nothing() -> int:
-    return 0
-
-
-def _text(path: object) -> str | None:
-    return None if path is None else str(path)
 
 
 def _receive(session: protocol.Session, *, event: Event, now_ns: int) -> Sequence[protocol.Action]:
@@ -225,6 +104,7 @@ class Client:
         self._stop = StopEvent()
         self._began_ns = 0
         self._socket: websocket.WebSocket | None = None
+        self._reader: Reader | None = None
         self._session: protocol.Session | None = None
         self._loss: _Loss | None = None
         self._open_gaps: list[int] = []
@@ -285,6 +165,8 @@ class Client:
         state.opened_ns, state.frames, state.phase, state.detail = opened_ns, 0, "subscribing", ""
         self._loss = None
         self._socket = socket
+        socket.sock.settimeout(None)  # the sender waits as long as it takes; the session judges silence
+        self._reader = reader = Reader(socket.sock, wire)
         self._recorder.record(
             records.connection_event(
                 what=records.ConnectionWhat.OPENED,
@@ -304,7 +186,7 @@ class Client:
         ]
         try:
             self._perform(lambda session: session.opened(opened_ns))
-            self._loss = self._read(socket, wire)
+            self._loss = self._read(reader, wire)
         except Exception as error:  # a fault of ours on one socket must not end the recording on it
             if self._loss is None:
                 self._log.exception("the connection failed on a fault of ssmd")
@@ -318,35 +200,17 @@ class Client:
             self._socket = None
         self._note_loss(wire, connection, opened_ns, self._loss)
 
-    def _read(self, socket: websocket.WebSocket, wire: WireConnection) -> _Loss:
-        """Reads until the socket ends; returns how."""
-        raw = socket.sock
-        raw.settimeout(None)
-        recv_into, buffer, feed, pending = raw.recv_into, wire.buffer, wire.feed, getattr(raw, "pending", _nothing)
-        hub = gevent.get_hub()
-        readable, reads = hub.loop.io(raw.fileno(), 1), 0
-        try:
-            while self._loss is None:
-                try:
-                    received = recv_into(buffer)
-                except OSError as error:
-                    return self._loss or _Loss(f"the connection was lost: {error.strerror or error}")
-                if received == 0:
-                    return self._loss or _Loss("the exchange closed the connection without a close frame")
-                status = feed(received)
-                if status or wire.events:
-                    self._handle(wire, status)
-                # After a short read nothing more is there: waiting costs less than asking. A socket that always has
-                # data would never let other greenlets run, so it must make way for them now and then.
-                if received < SHORT_READ_BYTES and not pending():
-                    reads = 0
-                    if self._loss is None:
-                        hub.wait(readable)
-                elif (reads := reads + 1) >= READS_BEFORE_YIELD:
-                    reads = 0
-                    gevent.sleep(1e-6)
-        finally:
-            readable.close()
+    def _read(self, reader: Reader, wire: WireConnection) -> _Loss:
+        """Handles what the reader hands over until the socket ends; returns how."""
+        while self._loss is None:
+            try:
+                status = reader.wait()
+            except EOFError:
+                return self._loss or _Loss("the exchange closed the connection without a close frame")
+            except OSError as error:
+                return self._loss or _Loss(f"the connection was lost: {error.strerror or error}")
+            if status is not None:
+                self._handle(wire, status)
         return self._loss
 
     def _handle(self, wire: WireConnection, status: FeedStatus) -> None:
@@ -528,10 +392,12 @@ class Client:
         """Closes the socket, once; the reader then finds out. Never waits for the other side."""
         if self._loss is None:
             self._loss = loss
-        socket = self._socket
+        socket, reader = self._socket, self._reader
         if socket is None or socket.sock is None:
             return
         raw = socket.sock
+        if reader is not None:
+            reader.close()
         if self._loss.code:
             with gevent.Timeout(0.5, False):
                 try:
@@ -606,114 +472,3 @@ class Client:
             detail=reason,
         )
         self._open_gaps.append(self._recorder.record(gap))
-
-
-class Exchange:
-    """Kalshi, as `ssmd.exchange.Exchange` wants it. `simulator`: what the local exchange said when it began."""
-
-    def __init__(
-        self,
-        environment: Environment,
-        recorder: Recorder,
-        secret: Callable[[str, str], str],
-        simulator: Mapping[str, str] | None,
-    ) -> None:
-        planner.needs(environment.subscriptions)  # what makes no sense is told before anything begins
-        self._environment = environment
-        self._recorder = recorder
-        self._secret = secret
-        self._simulator = simulator
-        self._clients: list[Client] = []
-        self._log = structlog.get_logger()
-        if simulator is None:
-            self._fixed: Endpoints | None = self._from_environment()
-        else:
-            self._fixed = None
-
-    def endpoints(self) -> Endpoints:
-        """Fixed by the environment; with the simulator whatever its present process listens on."""
-        return self._fixed if self._fixed is not None else self._from_simulator()
-
-    def clients(self) -> Sequence[Client]:
-        self._current = self._plan(None)
-        self._clients = [
-            Client(f"{self._environment.feed}-{index}", plan, self.endpoints, self._recorder, self._environment)
-            for index, plan in enumerate(self._current.connections)
-        ]
-        return self._clients
-
-    def refresh(self) -> None:
-        """Markets come and go: resolves the subscriptions again. A failure leaves the running plan as it is."""
-        self._current = self._plan(self._current)
-        for client, plan in zip(self._clients, self._current.connections, strict=False):
-            client.change_plan(plan)
-
-    def _plan(self, previous: planner.Plan | None) -> planner.Plan:
-        """The subscriptions of the environment, looked up now."""
-        environment = self._environment
-        plan = planner.plan(
-            environment.subscriptions,
-            self._look_up(planner.needs(environment.subscriptions)),
-            shard_index=environment.shard.index,
-            shard_count=environment.shard.count,
-            max_markets_per_connection=environment.connector.max_markets_per_connection,
-            previous=previous,
-        )
-        for warning in plan.warnings:
-            self._log.warning(warning)
-        return plan
-
-    def _look_up(self, needs: planner.Needs) -> planner.Resolved:
-        """Asks REST for the markets that the subscriptions name by series, by event, or not at all."""
-        if needs == planner.Needs():
-            return planner.Resolved()
-        endpoints = self.endpoints()
-        with rest.RestClient(
-            endpoints.rest_url,
-            credentials=endpoints.credentials,
-            ca_file=endpoints.ca_file,
-            proxy=endpoints.proxy,
-            attempts=LOOKUP_ATTEMPTS,
-            warn=self._log.warning,
-        ) as client:
-            return _compact(client.resolve(needs))
-
-    def _from_environment(self) -> Endpoints:
-        exchange = self._environment.exchange
-        key_id, pem = self._both_secrets()
-        assert exchange.websocket_url is not None and exchange.rest_url is not None
-        try:
-            key = auth.load_key(pem)
-        except UsageError as error:
-            raise UsageError(f"keys.kalshi.private_key: {error.args[0]}", hint=error.hint) from None
-        if exchange.ca_file is not None:
-            tls_context(str(exchange.ca_file))
-        return Endpoints(
-            exchange.websocket_url,
-            exchange.rest_url,
-            _text(exchange.ca_file),
-            _text(exchange.proxy),
-            auth.Credentials(key_id, key),
-        )
-
-    def _both_secrets(self) -> tuple[str, str]:
-        """Key id and private key; what is wrong with them is said in one go."""
-        found: list[str] = []
-        missing: list[UsageError] = []
-        for field in ("key_id", "private_key"):
-            try:
-                found.append(self._secret("kalshi", field))
-            except UsageError as error:
-                missing.append(error)
-        if missing:
-            said = "\n".join(str(error.args[0]) for error in missing)
-            raise UsageError(said, hint="; ".join(error.hint for error in missing if error.hint))
-        return found[0], found[1]
-
-    def _from_simulator(self) -> Endpoints:
-        assert self._simulator is not None
-        ready = self._simulator
-        credentials = auth.Credentials(
-            ready["key_id"], auth.load_key(Path(ready["private_key_path"]).read_text("ascii"))
-        )
-        return Endpoints(ready["ws_url"], ready["rest_url"], ready.get("ca_file"), None, credentials)

@@ -173,7 +173,7 @@ class Writer:
 
 
 class Connection:
-    """One socket's way into the ring: `ssmd.wire.WireConnection` in C.
+    """One socket's way into the ring: `ssmd.wire.ReceivingConnection` in C.
 
     `connection` is its number in the journal. After `close`, also that of the writer, no view of the buffer may be
     touched.
@@ -226,13 +226,39 @@ class Connection:
         Raises ValueError where bytes are fed although some are still to be handled.
         """
         status: int = self._feed(self._handle, received)
+        self._note_events()
+        if status < 0:
+            raise ValueError(f"feed({received}): {status_text(status)} (after FULL or MORE only feed(0) may follow)")
+        return _STATUSES[status]
+
+    def receive(self, descriptor: int) -> bool:
+        """One read of the socket, which never waits, and what `feed` does with it.
+
+        False: something came, and there is nothing to see. True: look at `received`, `status` and `events`.
+        Raises ValueError while bytes are still to be handled.
+        """
+        if not (look := lib.ssmd_conn_receive(self._handle, descriptor)):
+            return False
+        self._note_events()
+        if look < 0:
+            raise ValueError(f"receive: {status_text(look)} (after FULL or MORE only feed(0) may follow)")
+        return True
+
+    def _note_events(self) -> None:
         if self._result.event_count:
             self._events = _events(self._result)
         elif self._events:
             self._events = []
-        if status < 0:
-            raise ValueError(f"feed({received}): {status_text(status)} (after FULL or MORE only feed(0) may follow)")
-        return _STATUSES[status]
+
+    @property
+    def received(self) -> int:
+        """By the last `receive`: bytes, 0 = the other side has ended, negative: an errno."""
+        return int(self._result.received)
+
+    @property
+    def status(self) -> FeedStatus:
+        """Of the last `feed` or `receive` that handled bytes."""
+        return _STATUSES[int(self._result.status)]
 
     @property
     def events(self) -> list[Event]:

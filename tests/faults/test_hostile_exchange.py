@@ -315,8 +315,8 @@ def test_a_handshake_that_comes_byte_by_byte_is_waited_for_only_so_long() -> Non
 from gevent import monkey; monkey.patch_all()
 import gevent, socket, sys
 from ssmd.errors import ExchangeError
-from ssmd.kalshi import auth, client
-client.HANDSHAKE_LIMIT_S = 0.5
+from ssmd.kalshi import auth, handshake
+handshake.HANDSHAKE_LIMIT_S = 0.5
 listener = socket.create_server(("127.0.0.1", 0))
 def drip():
     peer, _ = listener.accept()
@@ -327,7 +327,7 @@ gevent.spawn(drip)
 key = auth.load_key(open(sys.argv[1]).read())
 url = "ws://127.0.0.1:%d/" % listener.getsockname()[1]
 try:
-    client.connect(client.Endpoints(url, "", None, None, auth.Credentials("id", key)), now_ms=1)
+    handshake.connect(handshake.Endpoints(url, "", None, None, auth.Credentials("id", key)), now_ms=1)
 except ExchangeError as error:
     print(error)
 """
