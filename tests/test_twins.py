@@ -454,7 +454,7 @@ def test_both_connections_stop_tracking_at_the_same_sid(tmp_path: Path) -> None:
 
 
 def test_both_connections_follow_numbers_that_jump_and_come_back(tmp_path: Path) -> None:
-    far, last = 5_000_000_000, 10**15
+    far, last = 5_000_000_000, 10**15 - 1  # the largest integer that is believed
     seqs = [1, 2, far, 3, 4, 4, last, 5, 9, far, far + 1, 10, far + 2, 1_000_003, last, last, far + 3, 2]
     frames = [b'{"type":"fill","sid":1,"seq":%d}' % seq for seq in seqs]
     taken = assert_same_connections(tmp_path / "ring", text_frames(frames), max_frame_bytes=MAX_FRAME_BYTES).taken
