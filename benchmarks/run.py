@@ -20,6 +20,7 @@ sys.path.insert(0, str(HERE))
 
 import decode  # noqa: E402
 import path as path_bench  # noqa: E402
+import publish as publish_bench  # noqa: E402
 
 ROOT = HERE.parent
 RING_SOURCES = sorted(p for p in (ROOT / "csrc").glob("*.c"))
@@ -120,6 +121,9 @@ def main() -> None:
         tls=False,
     )
     section("Paced at 2,000 messages a second, one frame a segment, ws", path_bench.report(results))
+    section("Publishing a journal to NATS JetStream", publish_bench.rates(1.0 if small else 3.0, rounds))
+    span_s = 1.0 if small else publish_bench.SPAN_S
+    section("Capture beside a publisher", publish_bench.capture(span_s, 1 if small else max(rounds // 2, 2)))
     if not small:
         (HERE / "results.md").write_text("\n".join(lines) + "\n")
 

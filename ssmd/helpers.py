@@ -26,11 +26,10 @@ class Helper:
     name: str
     done: str  # what became of the records up to its cursor, in one word
     wanted: Callable[[Environment], bool]
-    silent_before: bool = False  # it need not report: only one that has begun to is missed when it stops
 
 
 HELPERS = (
-    Helper("archiver", "archived", lambda environment: True, silent_before=True),
+    Helper("archiver", "archived", lambda environment: True),
     Helper("publisher", "published", lambda environment: environment.transport.type == "nats"),
     Helper("lastvalues", "cached", lambda environment: environment.cache.type == "redis"),
 )
@@ -68,8 +67,7 @@ class Reports:
 
     def expect(self, name: str, *, now_s: float) -> None:
         """The helper is being started: from now on its silence counts."""
-        if not self._heard[name].helper.silent_before:
-            self._heard[name].since_s = now_s
+        self._heard[name].since_s = now_s
 
     def __contains__(self, name: str) -> bool:
         return name in self._heard

@@ -12,7 +12,6 @@ from ssmd.helpers import HELPERS, SILENT_AFTER_S, Helper, Reports, Standing, hel
 from ssmd.report import Report, report_of
 
 PUBLISHER = Helper("publisher", "published", lambda environment: True)
-ARCHIVER = Helper("archiver", "archived", lambda environment: True, silent_before=True)
 
 
 def heard(report: Report, *, process: int = 0, now_s: float = 100.0) -> Reports:
@@ -55,14 +54,6 @@ def test_a_helper_that_never_reported_is_trouble_from_its_start_on() -> None:
     reports.expect("publisher", now_s=1000.0)
     assert reports.trouble("publisher", now_s=1001.0) is None
     assert reports.trouble("publisher", now_s=1016.0) == "has not reported for 16 s"
-
-
-def test_a_helper_that_need_not_report_is_missed_once_it_has_begun_to() -> None:
-    reports = Reports([ARCHIVER])
-    reports.expect("archiver", now_s=0.0)
-    assert reports.trouble("archiver", now_s=1000.0) is None
-    reports.take("archiver", Report("archiver"), process=0, now_s=1000.0)
-    assert reports.trouble("archiver", now_s=1020.0) == "has not reported for 20 s"
 
 
 def test_cursors_stand_at_zero_before_the_first_report() -> None:

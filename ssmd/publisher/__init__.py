@@ -217,7 +217,7 @@ class Publisher:
             self._number = max(self._number, self._work.covers)
         self._look_for_oldest()
         if now_s - self._saved_at_s >= SAVE_EVERY_S and (self._number != self._saved.number or not self._saved.clean):
-            self._save(self._number if self.idle else max(self._saved.sent, self._planned))
+            self._save(self._number if self.idle else self._saved.sent)
             self._saved_at_s = now_s
         return worked
 
@@ -357,8 +357,8 @@ class Publisher:
             size += len(message.payload)
             if size >= WINDOW_BYTES:
                 break
-        if self._planned > self._saved.sent:
-            self._save(self._planned + RESERVE_RECORDS)
+        if work.last > self._saved.sent:
+            self._save(work.last + RESERVE_RECORDS)
         self._asked_s = time.monotonic()
         try:
             receipts = self._bus.publish_all(work.messages[:count], timeout_s=PUBLISH_TIMEOUT_S)

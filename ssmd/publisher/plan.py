@@ -41,6 +41,7 @@ class Work:
     recv_ns: list[int] = field(default_factory=list)  # of the message's first record
     records: list[int] = field(default_factory=list)  # that are complete with the message
     covers: int = 0  # every record up to here is published when all messages are
+    last: int = 0  # no message holds a record after this one
 
     def add(self, message: Message, *, safe: int, recv_ns: int, records: int) -> None:
         self.messages.append(message)
@@ -53,7 +54,7 @@ class Work:
         self.safe += more.safe
         self.recv_ns += more.recv_ns
         self.records += more.records
-        self.covers = more.covers
+        self.covers, self.last = more.covers, more.last
 
     def shed(self, count: int) -> None:
         """The first `count` messages are done with."""
@@ -138,13 +139,13 @@ class Planner:
         while at < stop:
             used = self._columns.read(data, at, stop, offset)
             shift = at - offset
-            work = Work(covers=after)
+            work = Work(covers=after, last=max(self._columns.number[-1], after) if self._columns.count else after)
             if self._mode != "batches":
                 self._single(work, data, shift, after, safe=after if whole else None)
             if whole:
                 self._gather(work, pending, data, shift, after)
             elif self._columns.count:
-                work.covers = max(self._columns.number[-1], after)
+                work.covers = work.last
             at += used
             offset += used
             if whole and at >= stop:
