@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import gevent
@@ -47,6 +47,7 @@ class ChildSpec:
     arguments: tuple[str, ...]
     on_line: Callable[[str], None] | None = None
     drain_last: bool = False  # ends only after the ring is drained: it works on what others leave
+    variables: Mapping[str, str] | None = None  # its environment variables; None = ours
 
 
 class Child:
@@ -128,6 +129,7 @@ class Child:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
+            env=self.spec.variables,
             preexec_fn=_die_with_parent(os.getpid()),
             start_new_session=True,  # a ^C of the terminal is ours to pass on, in the right order
         )

@@ -22,7 +22,7 @@ import gevent
 import structlog
 from gevent.event import Event as GreenEvent
 
-from ssmd import records
+from ssmd import host, records
 from ssmd.book import Suspect
 from ssmd.children import Child, ChildSpec
 from ssmd.environment import Environment, describe
@@ -192,7 +192,10 @@ class Connector:
         """The exchange of this machine, where the environment asks for one; waits until it listens."""
         simulator = self._environment.exchange.simulator
         if simulator is not None:
-            self._add_child(ChildSpec("simulator", simulator_arguments(simulator), on_line=self._simulator_said))
+            arguments = simulator_arguments(simulator)
+            self._add_child(
+                ChildSpec("simulator", arguments, on_line=self._simulator_said, variables=self._variables())
+            )
             self._await_simulator()
 
     def _start_helpers(self) -> None:
@@ -206,12 +209,25 @@ class Connector:
         if self._environment.connector.check_books:
             root = str(journal_root(self._environment))
             arguments = ("-m", "ssmd.auditor", root, "--since-ns", str(self._began_ns))
-            self._add_child(ChildSpec("auditor", arguments, on_line=self._auditor_said))
+            self._add_child(ChildSpec("auditor", arguments, on_line=self._auditor_said, variables=self._variables()))
 
     def _add_helper(self, name: str) -> None:
         """A part of ssmd that runs in the same environment, and logs in lines of JSON as we do."""
         arguments = ("-m", f"ssmd.{name}", *self._environment_arguments)
-        self._add_child(ChildSpec(name, arguments, on_line=lambda line: self._helper_said(name, line), drain_last=True))
+        self._add_child(
+            ChildSpec(
+                name,
+                arguments,
+                on_line=lambda line: self._helper_said(name, line),
+                drain_last=True,
+                variables=self._variables(middleware=name != "flusher"),
+            )
+        )
+
+    def _variables(self, *, middleware: bool = False) -> dict[str, str]:
+        """Environment variables of a helper: none has a use for the exchange's key, few for those of the middleware."""
+        keys = self._environment.keys
+        return host.variables_without(self._environment, [self._environment.feed] if middleware else keys)
 
     def _add_child(self, spec: ChildSpec) -> None:
         child = Child(spec, self._child_log)

@@ -10,7 +10,7 @@ import json
 import os
 import stat
 import zoneinfo
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from ssmd import environment as env
@@ -118,6 +118,21 @@ def secret_reader(environment: env.Environment) -> Callable[[str, str], str]:
         return value
 
     return read
+
+
+def variables_without(environment: env.Environment, keys: Iterable[str]) -> dict[str, str]:
+    """Our environment variables for a process that has no use for these `keys` of the environment.
+
+    Left out are those that only they refer to: what another key names as well is kept.
+    """
+    named: dict[bool, set[str]] = {True: set(), False: set()}
+    unwanted = set(keys)
+    for name, entry in environment.keys.items():
+        for source in entry.sources.values():
+            if source.startswith("env:"):
+                named[name in unwanted].update(source.removeprefix("env:").split(","))
+    dropped = named[True] - named[False]
+    return {name: value for name, value in os.environ.items() if name not in dropped}
 
 
 def secret_states(environment: env.Environment) -> list[tuple[str, str, str]]:

@@ -664,3 +664,28 @@ def test_the_documentation_lists_every_key_with_its_default(repository: Path) ->
     # these two depend on other keys
     expected = keys_of(env.Environment) | {"ring.path": "see below", "exchange.websocket_url": "-"}
     assert documented == expected
+
+
+def test_a_process_that_has_no_use_for_a_key_is_not_given_its_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable that another key names too is kept: that key may be what the process is for."""
+    for name in ("EXCHANGE_ID", "EXCHANGE_KEY", "SHARED", "BUS", "OTHER"):
+        monkeypatch.setenv(name, "x")
+    environment = parse(
+        SMALLEST
+        + """
+keys:
+  kalshi:
+    type: api_key
+    fields:
+      key_id: {source: "env:EXCHANGE_ID,SHARED"}
+      private_key: {source: "env:EXCHANGE_KEY"}
+  bus: {type: token, source: "env:BUS,SHARED"}
+"""
+    )
+    given_to = host.variables_without(environment, ["kalshi"])
+    assert {name for name in ("EXCHANGE_ID", "EXCHANGE_KEY", "SHARED", "BUS", "OTHER") if name in given_to} == {
+        "SHARED",
+        "BUS",
+        "OTHER",
+    }
+    assert "BUS" not in host.variables_without(environment, environment.keys)

@@ -91,6 +91,7 @@ def check_middleware(environment: Environment, arguments: Sequence[str], *, stop
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
+        env=host.variables_without(environment, [environment.feed]),
     )
     deadline = time.monotonic() + CHECK_LIMIT_S
     while asked.poll() is None and not stopped() and time.monotonic() < deadline:

@@ -44,6 +44,8 @@ FIRST_PAUSE_S: Final = 0.5
 LONGEST_PAUSE_S: Final = 30.0
 TIMEOUT_S: Final = 15.0
 EVIDENCE_CHARS: Final = 300  # of a body in an error message
+MAX_BODY_BYTES: Final = 64 * 1024 * 1024  # of an answer, after decompression; a full page of markets has 2 to 3 MB
+BODY_S: Final = 60.0  # for all of an answer, however slowly it comes
 
 
 class ApiError(ExchangeError):
@@ -389,22 +391,24 @@ class RestClient:
         problem: ExchangeError
         try:
             # No redirects: the signature is for this host alone.
-            response = self._session.get(
+            with self._session.get(
                 url,
                 params=params,
                 headers=signed,
                 timeout=self._timeout_s,
                 allow_redirects=False,
                 verify=self._session.verify,
-            )
+                stream=True,
+            ) as response:
+                body = _body(url, response)
         except (requests.RequestException, OSError) as error:
             problem = _no_answer(url, error)
         else:
             if response.status_code == 200:
-                return _object(url, response.content)
+                return _object(url, body)
             if response.status_code == 429:
                 self._bucket.empty()
-            raise _answer(url, response.status_code, response.content)
+            raise _answer(url, response.status_code, body)
         raise problem
 
     def _warn_once(self, sentence: str) -> None:
@@ -433,6 +437,28 @@ def _checked_ca(ca_file: str) -> str:
             f"exchange.ca_file: {ca_file} cannot be used: {error}", hint="Give a readable PEM file of certificates."
         ) from None
     return ca_file
+
+
+# ---- answers ---------------------------------------------------------------------------------------------------------
+
+
+def _body(url: str, response: requests.Response) -> bytes:
+    """All of an answer, within bounds: who is asked, or stands between, decides neither about memory nor about time."""
+    deadline = time.monotonic() + BODY_S
+    pieces, size = [], 0
+    for piece in response.iter_content(1 << 16):
+        size += len(piece)
+        if size > MAX_BODY_BYTES:
+            problem = ExchangeError(
+                f"the answer from {url} is larger than {MAX_BODY_BYTES >> 20} MiB: it was not read to its end",
+                hint="Check exchange.rest_url and exchange.proxy: the exchange's pages have a few MB.",
+            )
+            problem.retryable = False
+            raise problem
+        if time.monotonic() > deadline:
+            raise requests.Timeout(f"only {size} bytes of it came in {BODY_S:.0f} s")
+        pieces.append(piece)
+    return b"".join(pieces)
 
 
 # ---- faults ----------------------------------------------------------------------------------------------------------

@@ -531,6 +531,31 @@ def test_a_body_that_is_no_json_object_is_tried_again(server: Server) -> None:
     assert bench(server).client.exchange_status().exchange_active
 
 
+@pytest.mark.parametrize("status", [200, 500])
+def test_an_answer_without_end_is_not_read_to_its_end(
+    server: Server, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setattr(rest, "MAX_BODY_BYTES", 1 << 20)
+    server.reply = lambda request: (status, b" " * ((1 << 20) + 1))
+    at = bench(server)
+    with pytest.raises(ExchangeError, match="larger than 1 MiB") as caught:
+        list(at.client.markets())
+    assert not caught.value.retryable
+    assert "exchange.rest_url" in str(caught.value)
+    assert len(server.requests) == 1
+
+
+def test_an_answer_that_comes_too_slowly_is_given_up_and_asked_for_again(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rest, "BODY_S", -1.0)
+    at = bench(server)
+    with pytest.raises(ExchangeError, match="in time") as caught:
+        list(at.client.markets())
+    assert caught.value.retryable
+    assert len(server.requests) == rest.ATTEMPTS
+
+
 def test_nobody_listening_is_an_error_that_a_retry_may_mend() -> None:
     with socket.socket() as closed:  # bound, never listening: the port is ours and refuses
         closed.bind(("127.0.0.1", 0))
