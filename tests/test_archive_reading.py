@@ -67,7 +67,7 @@ def copied(j: Journal, storage: Any, *, retain: bool = True) -> str:
         assert mark is not None
         write_archived(j.root, Archived(mark.last_number, PLACE))
     if not retain:
-        assert len(list(expire(j.root, target, Rule(after_s=0, published=False), now_ns=1))) == 2
+        assert len(list(expire(j.root, find([j.root]), target, Rule(after_s=0, published=False), now_ns=1))) == 2
     return f"md/kalshi/{target.journal}"
 
 

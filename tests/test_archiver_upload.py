@@ -249,7 +249,7 @@ def test_a_stop_before_any_step_is_finished_by_the_next_call(
 KILL = """
 import os, sys
 from pathlib import Path
-from ssmd.archiver.retention import Rule, expire
+from ssmd.archiver.retention import Rule, expire, finish
 from ssmd.archiver.upload import Target, upload
 from ssmd.journal.paths import find
 from ssmd.middleware.files import FileStorage
@@ -272,7 +272,8 @@ Path.rename, Path.unlink, Path.rmdir = dying(Path.rename), dying(Path.unlink), d
 target = Target(FileStorage(archive), "file:///archive", "md", "kalshi", "kalshi-5f0c9a1e22b4")
 for segment in find([root]):
     upload(segment, target, now_ns=lambda: 1, go_on=step)
-for segment in expire(root, target, Rule(after_s=0, published=False), now_ns=2, go_on=step):
+finish(root, step)
+for segment in expire(root, find([root]), target, Rule(after_s=0, published=False), now_ns=2, go_on=step):
     pass
 """
 
@@ -319,7 +320,7 @@ def removed(
     j: Journal, target: Target, *, after_s: float = 0, published: bool = False, now_ns: int = NOON
 ) -> list[str]:
     rule = Rule(after_s=after_s, published=published)
-    return stems(list(expire(j.root, target, rule, now_ns=now_ns)))
+    return stems(list(expire(j.root, find([j.root]), target, rule, now_ns=now_ns)))
 
 
 def test_local_copies_go_but_the_newest_sealed_segment_stays(journal: Journal, target: Target) -> None:

@@ -52,10 +52,15 @@ def always(step: str, segment: Segment) -> bool:
 
 
 def pending(paths: Iterable[str | Path], options: Options, *, known: set[Path] | None = None) -> list[Segment]:
-    """Sealed segments that are not archived yet, oldest first. Those in `known` are not looked at again."""
+    """Sealed segments under some paths that are not archived yet, oldest first."""
+    return unfinished(find(paths, must_exist=False), options, known=known)
+
+
+def unfinished(segments: Iterable[Segment], options: Options, *, known: set[Path] | None = None) -> list[Segment]:
+    """The sealed ones that are not archived yet. Those in `known` are not looked at again."""
     known = set() if known is None else known
     waiting = []
-    for segment in find(paths, must_exist=False):
+    for segment in segments:
         if segment.state == State.OPEN or segment.path in known:
             continue
         if not manifest.path_of(segment).exists() or (options.compress and segment.state == State.SEALED):

@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from ssmd import archiver
 from ssmd.archiver.retention import Rule
 from ssmd.archiver.service import ENDING, Destination, Service, say
 from ssmd.cli import options as flags
-from ssmd.errors import EXIT_INCOMPLETE, EXIT_OK, SsmdError, UsageError
+from ssmd.errors import EXIT_FAILED, EXIT_INCOMPLETE, EXIT_OK, SsmdError, UsageError
 from ssmd.journal.paths import feed_root
 
 if TYPE_CHECKING:
@@ -111,6 +112,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SsmdError as error:
         print(f"ssmd.archiver: {error}", file=sys.stderr)
         return error.exit_code
+    except Exception:
+        traceback.print_exc()
+        return EXIT_FAILED
     say("stopped")
     return EXIT_OK
 

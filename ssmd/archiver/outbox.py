@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ssmd.archiver import GoOn, always, name_of
-from ssmd.archiver.retention import Rule, expire
+from ssmd.archiver.retention import Rule, expire, finish
 from ssmd.archiver.upload import Mark, Target, read_mark, upload
 from ssmd.errors import (
     ConflictError,
@@ -76,6 +76,7 @@ class Outbox:
         self._failures = 0
         self._not_before = 0.0
         self._expire_at = 0.0
+        self._finished = False  # nothing is left of removals that were cut short
         self._checked = False
         self._busy: tuple[str, float] | None = None
         known = read_archived(root)
@@ -122,7 +123,7 @@ class Outbox:
                 if not self._upload(segment, go_on):
                     break
             self._advance(segments)
-            self._expire(go_on)
+            self._expire(segments, go_on)
         except (UnavailableError, RejectedError) as error:
             self._storage_failed(error)
         else:
@@ -177,16 +178,21 @@ class Outbox:
 
     # ---- local copies ------------------------------------------------------------------------------------------------
 
-    def _expire(self, go_on: GoOn) -> None:
+    def _expire(self, segments: Sequence[Segment], go_on: GoOn) -> None:
         if self._rule is None or self._monotonic() < self._expire_at:
             return
         self._busy = ("the question for what was copied", self._monotonic())
         try:
-            for segment in expire(self._root, self._target, self._rule, now_ns=self._now_ns(), go_on=go_on):
+            if not self._finished:
+                finish(self._root, go_on)
+                self._finished = True
+            gone = expire(self._root, segments, self._target, self._rule, now_ns=self._now_ns(), go_on=go_on)
+            for segment in gone:
                 self.counters.removed += 1
                 self._say("removed here", segment=name_of(segment), kept_in=self._target.place)
         except (ConflictError, StorageError) as error:
             self._marks.clear()
+            self._finished = False
             self._say("not removed", level="error", reason=str(error))
         self._expire_at = self._monotonic() + EXPIRE_EVERY_S
 

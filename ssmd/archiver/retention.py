@@ -9,7 +9,7 @@ begins with the oldest segment and stops at the first that must stay. A segment 
 * it is the newest sealed one, or newer: a start after a crash needs it, to know the last number;
 * the Storage does not show both objects as they were when they were proved: it is asked again before each removal.
 
-Killed anywhere, the next call finishes the work:
+Killed anywhere, the next call (`finish` for the last two) finishes the work:
 
     beside each other                      next step
     segment, manifest, mark                ask the Storage, remove the segment
@@ -20,7 +20,7 @@ Killed anywhere, the next call finishes the work:
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ from ssmd.archiver.upload import Mark, Target, mark_path, read_mark, still_there
 from ssmd.errors import ConflictError, StorageError
 from ssmd.journal import manifest
 from ssmd.journal.files import sync_folder
-from ssmd.journal.paths import ARCHIVED, COMPRESSED, DAY, SEALED, Segment, find, segment_of
+from ssmd.journal.paths import ARCHIVED, COMPRESSED, DAY, SEALED, Segment, segment_of
 
 PUBLISHER_CURSOR = "publisher.cursor"  # in the journal's folder: JSON, `number` = the last published record
 
@@ -43,18 +43,27 @@ class Rule:
     published: bool  # only records that the publisher has passed
 
 
-def expire(root: Path, target: Target, rule: Rule, *, now_ns: int, go_on: GoOn = always) -> Iterator[Segment]:
-    """Removes what may go, oldest first; gives each segment that was removed.
-
-    ConflictError: an object is not what was proved. Its mark is removed, so that the segment is compared, and copied
-    again where it is missing. Other MiddlewareErrors: the Storage's. StorageError: the disk refuses.
-    """
+def finish(root: Path, go_on: GoOn = always) -> None:
+    """Removes what a removal that was cut short left of its segments. StorageError when the disk refuses."""
     try:
         for left in _half_removed(root):
             if not go_on("remove rest", left):
                 return
             _remove_rest(left)
-        for segment, mark in _removable(root, target.place, rule, now_ns):
+    except OSError as error:
+        raise StorageError(f"{root}: the rest of local copies cannot be removed: {error}") from error
+
+
+def expire(
+    root: Path, segments: Sequence[Segment], target: Target, rule: Rule, *, now_ns: int, go_on: GoOn = always
+) -> Iterator[Segment]:
+    """Removes those of the journal's segments that may go, oldest first; gives each that was removed.
+
+    ConflictError: an object is not what was proved. Its mark is removed, so that the segment is compared, and copied
+    again where it is missing. Other MiddlewareErrors: the Storage's. StorageError: the disk refuses.
+    """
+    try:
+        for segment, mark in _removable(root, segments, target.place, rule, now_ns):
             _ask_again(target, segment, mark)
             if not go_on("remove local", segment):
                 return
@@ -64,8 +73,9 @@ def expire(root: Path, target: Target, rule: Rule, *, now_ns: int, go_on: GoOn =
         raise StorageError(f"{root}: local copies cannot be removed: {error}") from error
 
 
-def _removable(root: Path, place: str, rule: Rule, now_ns: int) -> Iterator[tuple[Segment, Mark]]:
-    segments = find([root], must_exist=False)
+def _removable(
+    root: Path, segments: Sequence[Segment], place: str, rule: Rule, now_ns: int
+) -> Iterator[tuple[Segment, Mark]]:
     newest = max((i for i, segment in enumerate(segments) if segment.sealed), default=0)
     published = _published(root) if rule.published else None
     for segment in segments[:newest]:

@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import IO
 
 from ssmd import archiver
+from ssmd.archiver.listing import Listing
 from ssmd.archiver.outbox import Outbox
 from ssmd.archiver.retention import Rule
 from ssmd.archiver.upload import Target
 from ssmd.errors import DamageError, SsmdError, UsageError
 from ssmd.journal import manifest
 from ssmd.journal.identity import make_identity
-from ssmd.journal.paths import Segment, find
+from ssmd.journal.paths import Segment
 from ssmd.middleware.interfaces import Storage
 from ssmd.report import Report
 
@@ -64,6 +65,7 @@ class Service:
         self._wanted = wanted
         self._destination = destination
         self._outbox: Outbox | None = None
+        self._listing = Listing(root)  # the worker's
         self._done: set[Path] = set()
         self._failed: dict[Path, SsmdError] = {}  # each told once; damaged segments are left as they are
         self._facts: dict[str, tuple[int, int]] = {}  # stem -> last number, its receive time
@@ -133,7 +135,7 @@ class Service:
             return 1
         with self._files:
             self._archive_all(go_on)
-        sealed = [segment for segment in find([self._root], must_exist=False) if segment.sealed]
+        sealed = [segment for segment in self._listing.segments() if segment.sealed]
         outbox = self._outbox_of_journal()
         if outbox is not None:
             outbox.step(sealed, go_on)
@@ -179,7 +181,7 @@ class Service:
     # ---- local files -------------------------------------------------------------------------------------------------
 
     def _archive_all(self, go_on: archiver.GoOn) -> None:
-        for segment in archiver.pending([self._root], self._wanted, known=self._done):
+        for segment in archiver.unfinished(self._listing.segments(), self._wanted, known=self._done):
             if not self._is_damaged(segment) and not self._archive(segment, go_on):
                 break
 
