@@ -1,4 +1,4 @@
-# ssmd: make builds, make test tests. docs/build.md explains each target.
+# ssmd: make builds, make test tests, make help lists the targets. docs/build.md explains each.
 
 PYTHON ?= python3
 CC ?= cc
@@ -22,6 +22,20 @@ PY_FOLDERS := $(wildcard ssmd tests benchmarks scripts/*.py csrc/build_ffi.py se
 
 all: $(VENV)/.built build/libssmd.so
 	@echo "ssmd is built. Record something: ./scripts/run-kalshi.sh"
+
+.PHONY: help
+help:
+	@echo "make               build everything into .venv"
+	@echo "make test          all tests, C and Python         (PYTEST_ARGS=\"-k ring\": some of them)"
+	@echo "make test-c        the C unit tests alone"
+	@echo "make check         test, then lint, sanitizers, a short fuzz run, the wheel"
+	@echo "make lint          formatters, linters, types, every warning of two compilers"
+	@echo "make sanitize      the C unit tests under ASan, UBSan and TSan"
+	@echo "make fuzz          every fuzz target              (FUZZ_RUNS=$(FUZZ_RUNS))"
+	@echo "make slow          the bounded long runs that the others leave out"
+	@echo "make bench         benchmarks beside other recorders"
+	@echo "make clean         remove what was built, but .venv; make distclean: and .venv. Captured data is never touched"
+	@echo "Another Python or compiler: make PYTHON=python3.12 CC=clang. Record something: ./scripts/run-kalshi.sh"
 
 # ---- build -----------------------------------------------------------------------------------------------------------
 

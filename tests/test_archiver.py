@@ -52,6 +52,18 @@ def files(j: Journal) -> list[str]:
     return sorted(path.name.partition(".")[2] for path in j.folder.iterdir())
 
 
+def test_all_forms_of_a_segment_have_the_mode_that_the_flusher_gives(journal: Journal) -> None:
+    """Who may read the recording may read all of it, and nobody else a part of it."""
+    segment, _ = sealed(journal)
+    before = os.umask(0o022)
+    try:
+        assert archive(segment, Options())
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in journal.folder.iterdir()} == {0o640}
+    assert len(list(journal.folder.iterdir())) == 2
+
+
 def test_a_manifest_says_what_the_bytes_say(journal: Journal) -> None:
     segment, data = sealed(journal)
     held = manifest.compute(segment)

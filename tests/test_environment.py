@@ -666,6 +666,13 @@ def test_the_documentation_lists_every_key_with_its_default(repository: Path) ->
     assert documented == expected
 
 
+def test_the_settings_of_services_that_are_not_used_are_not_shown() -> None:
+    shown = yaml.safe_load(env.describe(parse()))
+    assert shown["transport"] == {"type": "memory"} and shown["cache"] == {"type": "memory"}
+    shown = yaml.safe_load(env.describe(parse(SMALLEST, "transport.stream=MINE")))
+    assert shown["transport"] == {"type": "memory", "stream": "MINE"}
+
+
 def test_a_process_that_has_no_use_for_a_key_is_not_given_its_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     """A variable that another key names too is kept: that key may be what the process is for."""
     for name in ("EXCHANGE_ID", "EXCHANGE_KEY", "SHARED", "BUS", "OTHER"):

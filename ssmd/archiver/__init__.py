@@ -27,7 +27,7 @@ import zstandard
 
 from ssmd.errors import DamageError, StorageError
 from ssmd.journal import manifest
-from ssmd.journal.files import TEMPORARY, publish_file, removed_on_failure, sync_folder
+from ssmd.journal.files import TEMPORARY, open_new, publish_file, removed_on_failure, sync_folder
 from ssmd.journal.paths import COMPRESSED, SEALED, Segment, State, find
 
 LEVEL = 2
@@ -116,7 +116,7 @@ def _compress(segment: Segment, held: dict[str, Any], level: int) -> None:
     path = segment.beside(COMPRESSED)
     temporary = path.with_name(path.name + TEMPORARY)
     sha256 = hashlib.sha256()
-    with removed_on_failure(temporary), segment.path.open("rb") as plain, temporary.open("wb") as packed:
+    with removed_on_failure(temporary), segment.path.open("rb") as plain, open_new(temporary) as packed:
         _pack(plain, packed, sha256.update, level)
         packed.flush()
         os.fsync(packed.fileno())

@@ -204,8 +204,16 @@ def simulator_arguments(simulator: Simulator) -> list[str]:
 
 
 def describe(environment: Environment) -> str:
-    """The environment as YAML, defaults and absolute paths filled in. Holds references to secrets, never secrets."""
+    """The environment as YAML, defaults and absolute paths filled in. Holds references to secrets, never secrets.
+
+    Of a service that is not used (type: memory) only its type is shown, and what the file says beside that.
+    """
     data = _without_empty(environment.model_dump(mode="json", by_alias=True, exclude_none=True))
+    for name in ("transport", "cache"):
+        section = getattr(environment, name)
+        if section.type == "memory":
+            given = section.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+            data[name] = {"type": section.type, **given}
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
 
 
