@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flaky_bus import FlakyBus, full, unavailable
@@ -404,6 +405,36 @@ def test_what_another_journal_publishes_into_the_stream_is_not_taken_for_ours(jo
     ours = list(published_of(bus, "md", IDENTITY, Start.beginning(), idle_s=0.0))
     assert [what.first for what, _ in ours] == [record.number for record in records]
     assert len(list(published_of(bus, "md", None, Start.beginning(), idle_s=0.0))) == 99 + len(records)
+
+
+class BusyBus(FlakyBus):
+    """Another shard publishes whenever somebody looks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.others = 0
+
+    def subscribe(self, pattern: str, **options: Any) -> Any:
+        made = super().subscribe(pattern, **options)
+        give = made.next
+
+        def next_one(timeout_s: float) -> Any:
+            self.others += 1
+            assert self.others < 1000, "it never ends"
+            self.publish(Message("md.trade.M", b"", message_id=f"another-0123456789ab:{self.others}"))
+            return give(timeout_s)
+
+        made.next = next_one  # its own, for this subscription
+        return made
+
+
+def test_what_is_on_the_bus_is_found_while_others_publish_without_a_pause(journal: Journal) -> None:
+    bus = BusyBus()
+    bus.ensure_stream(["md.>"])
+    for number in range(1, 6):
+        bus.publish(Message("md.trade.M", b"", message_id=f"{IDENTITY}:{number}"))
+    found = published_of(bus, "md", IDENTITY, Start.beginning(), idle_s=0.0)
+    assert [what.first for what, _ in found] == [1, 2, 3, 4, 5]
 
 
 def test_a_lost_cursor_is_found_again_on_the_bus(journal: Journal, bus: FlakyBus) -> None:

@@ -82,15 +82,21 @@ def published_of(
     """What publishers have stored on a bus, in its order from `start` to its present end: of one journal, or of all.
 
     Messages that the bus itself has given up (its limits) are not there and no error. UnavailableError as in `next`.
+    Others may publish all the while: the present end is where a second subscription, to what is new, begins.
     """
+    newer = bus.subscribe(f"{prefix}.>", start=Start.end())
     subscription = bus.subscribe(f"{prefix}.>", start=start)
-    asked = False
+    asked, end = False, 0  # the first place that is not wanted any more, 0 = nobody has published meanwhile
     try:
         while True:
             try:
                 delivery = subscription.next(idle_s)
+                if not end and (first := newer.next(0.0)) is not None:
+                    end = first.sequence
             except LaggedError:
                 continue
+            if end and delivery is not None and delivery.sequence >= end:
+                return
             if delivery is None:
                 if asked:
                     return
@@ -103,6 +109,7 @@ def published_of(
                 yield what, delivery
     finally:
         subscription.unsubscribe()
+        newer.unsubscribe()
 
 
 def refuse_ahead(cursor: Cursor, end: JournalEnd, root: Path, *, patience_s: float = 0.0) -> None:
