@@ -97,6 +97,18 @@ def recorder(data: Path, rate: float, url: str | None) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
+def health_of(process: subprocess.Popen[str]) -> str:
+    """Where it serves /metrics."""
+    assert process.stderr is not None
+    return next(found[1] for line in process.stderr if (found := re.search(r'"address": "([^"]+)"', line)))
+
+
+def frames(address: str) -> float:
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as page:
+        found = re.search(r"^ssmd_frames_received_total (\S+)", page.read().decode(), re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
 def stop(process: subprocess.Popen[str]) -> str:
     process.send_signal(signal.SIGTERM)
     return process.communicate(timeout=60)[0]
@@ -131,6 +143,9 @@ def rates(seconds: float, rounds: int) -> list[str]:
     with tempfile.TemporaryDirectory() as folder, nats_server(Path(folder) / "nats") as (url, server):
         data = Path(folder) / "data"
         recording = recorder(data, 0, None)
+        address = health_of(recording)
+        while not frames(address):
+            time.sleep(0.05)
         time.sleep(seconds)
         stop(recording)
         modes: tuple[Mode, ...] = ("records", "batches")
@@ -152,17 +167,10 @@ def rates(seconds: float, rounds: int) -> list[str]:
 # ---- capture ---------------------------------------------------------------------------------------------------------
 
 
-def frames(address: str) -> float:
-    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as page:
-        found = re.search(r"^ssmd_frames_received_total (\S+)", page.read().decode(), re.MULTILINE)
-    return float(found[1]) if found else 0.0
-
-
 def capture_once(folder: Path, url: str | None, span_s: float) -> tuple[float, float]:
     """CPU µs of the recorder a message, and messages a second, over a span in which it only records."""
     process = recorder(folder, RATE, url)
-    assert process.stderr is not None
-    address = next(found[1] for line in process.stderr if (found := re.search(r'"address": "([^"]+)"', line)))
+    address = health_of(process)
     while frames(address) < RATE:  # it is past its start
         time.sleep(0.1)
     began, cpu, count = time.monotonic(), cpu_of(process.pid), frames(address)
@@ -192,7 +200,7 @@ def capture(span_s: float, rounds: int) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of recording for the journal that is published")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of recording for the journal that is published")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", choices=("rates", "capture"))
     options = parser.parse_args()

@@ -121,7 +121,7 @@ def main() -> None:
         tls=False,
     )
     section("Paced at 2,000 messages a second, one frame a segment, ws", path_bench.report(results))
-    section("Publishing a journal to NATS JetStream", publish_bench.rates(1.0 if small else 3.0, rounds))
+    section("Publishing a journal to NATS JetStream", publish_bench.rates(0.2 if small else 1.0, rounds))
     span_s = 1.0 if small else publish_bench.SPAN_S
     section("Capture beside a publisher", publish_bench.capture(span_s, 1 if small else max(rounds // 2, 2)))
     if not small:
