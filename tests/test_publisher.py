@@ -196,6 +196,24 @@ def test_batches_are_the_same_whenever_a_publisher_begins(journal: Journal) -> N
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("piece", range(1, 8))
+def test_a_group_may_be_planned_in_pieces_of_any_size(
+    journal: Journal, bus: FlakyBus, mode: Mode, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a piece ends just before the checkpoint, which is no record."""
+    monkeypatch.setattr("ssmd.native.columns.RECORDS_A_CALL", piece)
+    monkeypatch.setattr("ssmd.publisher.WINDOW_MESSAGES", 2)
+    for seq in range(1, 13):
+        journal.trade(seq)
+        if seq % 6 == 0:
+            journal.checkpoint()
+    journal.seal()
+    report = drain(publisher(journal, bus, mode)).report()
+    assert_on_bus(bus, stored(journal), mode)
+    assert (report.number, report.trouble, report.counters["missed"]) == (12, None, 0)
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_what_is_too_large_for_a_message_comes_in_parts(journal: Journal, mode: Mode) -> None:
     journal.trade(1)
     journal.snapshot(1, [(price, 100) for price in range(1, 80)], [])

@@ -54,7 +54,7 @@ class Work:
         self.safe += more.safe
         self.recv_ns += more.recv_ns
         self.records += more.records
-        self.covers, self.last = more.covers, more.last
+        self.covers, self.last = max(self.covers, more.covers), max(self.last, more.last)
 
     def shed(self, count: int) -> None:
         """The first `count` messages are done with."""
@@ -136,22 +136,23 @@ class Planner:
         data, at, stop, offset = batch[:4]
         self._before = max(batch.first_number - 1, 0)
         whole = self._mode != "records"  # then nothing is safe before the group's last message
+        last = after
         while at < stop:
             used = self._columns.read(data, at, stop, offset)
             shift = at - offset
-            work = Work(covers=after, last=max(self._columns.number[-1], after) if self._columns.count else after)
+            if self._columns.count:  # else it is the checkpoint alone
+                last = max(self._columns.number[-1], last)
+            work = Work(covers=after if whole else last, last=last)
             if self._mode != "batches":
                 self._single(work, data, shift, after, safe=after if whole else None)
             if whole:
                 self._gather(work, pending, data, shift, after)
-            elif self._columns.count:
-                work.covers = work.last
             at += used
             offset += used
             if whole and at >= stop:
                 for left in sorted((p for p in pending.values() if p.records), key=lambda p: p.first):
                     self._emit(work, left, after)
-                work.covers = max(batch.last_number, after)
+                work.covers = max(batch.last_number, last)
             yield work
 
     def first_recv_ns(self, batch: Batch) -> int:
