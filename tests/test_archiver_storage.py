@@ -343,6 +343,19 @@ def test_a_sigkill_at_any_request_is_finished_by_the_next_run(
     assert_archive_holds(server.url, journal, segments)
 
 
+def test_a_damaged_segment_is_trouble_and_is_never_copied(server: S3Server, journal: Journal, tmp_path: Path) -> None:
+    seal(journal)
+    damaged = journal.folder / next(journal.folder.iterdir()).name
+    damaged.write_bytes(damaged.read_bytes()[:-8])
+    seal(journal)
+    with Archiver(environment(tmp_path, server.url)) as archiver:
+        report = archiver.until_report(lambda report: report.trouble is not None and report.end == 6, "a word of it")
+        assert (report.number, "is not archived" in str(report.trouble)) == (0, True)
+        archiver.until(lambda: len(keys(server.url)) == 2, "the copy of the other one")
+        archiver.stop()
+    assert not any(damaged.name in key for key in keys(server.url))
+
+
 # ---- configuration ---------------------------------------------------------------------------------------------------
 
 

@@ -21,7 +21,7 @@ from typing import IO
 
 from ssmd import archiver
 from ssmd.archiver.listing import Listing
-from ssmd.archiver.outbox import Outbox
+from ssmd.archiver.outbox import Outbox, sentence
 from ssmd.archiver.retention import Rule
 from ssmd.archiver.upload import Target
 from ssmd.errors import DamageError, SsmdError, UsageError
@@ -112,10 +112,15 @@ class Service:
             lag_s=round(max(waits_s, 0.0), 3),
             counters=asdict(outbox.counters) if outbox else {},
         )
-        trouble = outbox.trouble() if outbox else None
+        trouble = outbox.trouble() or self._damage_trouble() if outbox else None
         if self._waits_for_lock:
             trouble = f"another archiver works on {self._root}: this one waits for it to end"
         return replace(said, trouble=f"{trouble}; {said.behind}" if trouble and said.lag_records else trouble)
+
+    def _damage_trouble(self) -> str | None:
+        """A segment that cannot be archived is never copied, and what is behind it never removed."""
+        failed = next(iter(dict(self._failed).items()), None)
+        return f"{failed[0].name} is not archived: {sentence(failed[1])}" if failed else None
 
     # ---- the worker --------------------------------------------------------------------------------------------------
 
