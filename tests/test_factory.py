@@ -52,6 +52,7 @@ def test_a_local_folder_without_an_archive_uploads_nowhere() -> None:
         ([], "cache", "MemoryCache"),
         (["cache={type: redis, url: 'redis://127.0.0.1:1'}"], "cache", "RedisCache"),
         ([], "journal", "SegmentJournal"),
+        (["transport={type: nats, url: 'nats://127.0.0.1:1'}", "journal.type=nats"], "journal", "NatsJournal"),
         (["journal.type=memory"], "journal", "MemoryJournal"),
     ],
 )
@@ -85,6 +86,15 @@ def test_credentials_go_to_the_implementation_and_into_no_repr(name: str, monkey
     getattr(made_by, method)()
     assert {field: given[field] for field in fields} == {field: f"{SECRET} {name} {field}" for field in fields}
     assert SECRET not in repr(made_by) + repr(vars(made_by))
+
+
+def test_a_journal_on_the_bus_signs_in_as_the_bus_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, object] = {}
+    monkeypatch.setattr("ssmd.middleware.nats.NatsJournal", lambda url, **options: given.update(options, url=url))
+    key = "keys.nats={type: password, fields: {user: 'env:U', password: 'env:P'}}"
+    factory(KEYS["nats"][4], "journal.type=nats", key, secrets=lambda key, field: f"{key} {field}").journal()
+    assert (given["url"], given["stream"], given["prefix"]) == ("nats://h", "SSMD", "md")
+    assert (given["user"], given["password"]) == ("nats user", "nats password")
 
 
 def test_a_nats_key_of_one_value_is_a_token_and_a_redis_key_a_password(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,7 @@ from ssmd.errors import (
     UnavailableError,
 )
 from ssmd.middleware.factory import MiddlewareFactory
+from ssmd.middleware.interfaces import Journal, Transport
 
 LIMIT_S = 5.0
 NATS_PORT = 4222
@@ -70,12 +71,17 @@ class Finding:
 
 
 def parts(environment: Environment, factory: MiddlewareFactory) -> list[tuple[str, str, Callable[[], None]]]:
-    """Section, place and check of everything that this environment needs from elsewhere."""
+    """Section, place and check of everything that this environment works with."""
     transport, storage, cache = environment.transport, environment.storage, environment.cache
     found: list[tuple[str, str, Callable[[], None]]] = []
+    if environment.journal.type == "nats":
+        found.append(("journal", str(transport.url), lambda: _check_bus(str(transport.url), factory.journal)))
+    else:
+        root = str(storage.path / environment.feed)
+        found.append(("journal", root, lambda: _checked(factory.journal(), lambda journal: journal.check())))
     if transport.type == "nats":
         place = f"{transport.url} stream {transport.stream}"
-        found.append(("transport", place, lambda: _check_transport(str(transport.url), factory)))
+        found.append(("transport", place, lambda: _check_bus(str(transport.url), factory.transport)))
     if storage.type == "s3" or storage.archive is not None:
         place = f"bucket {storage.bucket}" if storage.type == "s3" else str(storage.archive)
         found.append(("storage", place, lambda: _check_storage(factory)))
@@ -84,9 +90,9 @@ def parts(environment: Environment, factory: MiddlewareFactory) -> list[tuple[st
     return found
 
 
-def _check_transport(url: str, factory: MiddlewareFactory) -> None:
+def _check_bus(url: str, make: Callable[[], Transport | Journal]) -> None:
     """A bus connects again and again for as long as it is asked; where nobody listens that is known at once."""
-    bus = factory.transport()
+    bus = make()  # first: a library or a secret that is missing is the user's, whether the bus is there or not
     parts = urlsplit(url)
     try:
         socket.create_connection((parts.hostname, parts.port or NATS_PORT), timeout=LIMIT_S).close()
@@ -150,8 +156,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     for finding in findings:
         print(finding, file=sys.stderr if finding.error else sys.stdout)
-    if not findings:
-        print(f"environment {environment.name} needs no service")
     return max((finding.exit_code for finding in findings), default=EXIT_OK)
 
 

@@ -19,10 +19,9 @@ Without such a key the library's own sources count (AWS_ACCESS_KEY_ID and so on)
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from ssmd import environment as env
 from ssmd.environment import Environment
@@ -72,9 +71,7 @@ class MiddlewareFactory:
         """
         environment = self._environment
         if environment.journal.type == "nats":
-            section = environment.transport
-            made = _implementation("ssmd.middleware.nats", "NatsJournal", "nats")
-            return cast(Journal, made(section.url, stream=section.stream, prefix=section.subject_prefix))
+            return _nats_journal(environment.transport, self._credentials("nats"))
         if environment.journal.type == "memory":
             from ssmd.middleware.memory import MemoryJournal
 
@@ -109,16 +106,25 @@ def transport(section: env.Transport, credentials: Credentials) -> Transport:
     with _needs("nats"):
         from ssmd.middleware.nats import NatsTransport
     return NatsTransport(
-        str(section.url),
-        stream=section.stream,
-        user=credentials.get("user"),
-        password=credentials.get("password"),
-        token=credentials.get("token"),
-        prefix=section.subject_prefix,
-        creds=credentials.get("creds"),
-        stream_max_bytes=section.stream_max_bytes,
-        stream_max_age_s=section.stream_max_age_hours * 3600.0,
+        str(section.url), stream=section.stream, prefix=section.subject_prefix, **_nats_options(section, credentials)
     )
+
+
+def _nats_journal(section: env.Transport, credentials: Credentials) -> Journal:
+    with _needs("nats"):
+        from ssmd.middleware.nats import NatsJournal
+    return NatsJournal(
+        str(section.url), stream=section.stream, prefix=section.subject_prefix, **_nats_options(section, credentials)
+    )
+
+
+def _nats_options(section: env.Transport, credentials: Credentials) -> dict[str, Any]:
+    """How we sign in, and what the stream is given that we may make."""
+    return {
+        **{field: credentials.get(field) for field in ("user", "password", "token", "creds")},
+        "stream_max_bytes": section.stream_max_bytes,
+        "stream_max_age_s": section.stream_max_age_hours * 3600.0,
+    }
 
 
 def storage(section: env.Storage, credentials: Credentials) -> Storage:
@@ -159,11 +165,6 @@ def _recorder(environment: Environment) -> Store:
     from ssmd.store import Store
 
     return Store(environment)
-
-
-def _implementation(module: str, name: str, extra: str = "") -> Callable[..., Any]:
-    with _needs(extra):
-        return cast(Callable[..., Any], getattr(importlib.import_module(module), name))
 
 
 @contextmanager
