@@ -228,14 +228,26 @@ def test_a_bus_that_is_away_at_the_start_is_a_warning_and_all_is_published_later
             assert_stream_is_journal(stream_messages(nats.url), journal_records(recorder.data))
 
 
-def test_a_stream_of_another_prefix_ends_the_run_before_anything_is_made(tmp_path: Path, nats: NatsServer) -> None:
-    make_stream(nats.url, subjects=["orders.>"])
-    with SimulatorProcess() as exchange:
-        file = environment_file(tmp_path, exchange, transport__type="nats", transport__url=nats.url)
-        with Recorder(file, exchange) as recorder:
-            assert recorder.wait() == 2
-            assert "SSMD" in recorder.log and "orders.>" in recorder.log
-            assert not recorder.data.exists()
+@pytest.mark.parametrize(
+    ("stream", "words"),
+    [
+        ({"subjects": ["orders.>"]}, "is another's: it stores orders.>"),
+        ({"subjects": ["md.trade.>"]}, "does not store md.>"),
+        ({"retention": "workqueue"}, "has retention 'workqueue'"),
+        ({"max_bytes": 100_000}, "is too small: it keeps 100,000 bytes, and 1,000,000 are asked for"),
+        ({"duplicate_window": 1.0}, "forgets message ids after 1 s"),
+    ],
+)
+def test_a_stream_that_would_lose_something_ends_the_publisher_in_one_sentence(
+    tmp_path: Path, nats: NatsServer, stream: dict[str, object], words: str
+) -> None:
+    make_stream(nats.url, **stream)
+    environment = written_journal(tmp_path, nats, groups=2, size=1, stream_max_bytes=1_000_000)
+    refused = publish(environment)
+    _, said = refused.communicate(timeout=60)
+    assert refused.returncode == 2
+    assert f"stream SSMD {words}" in said.decode()
+    assert stream_messages(nats.url) == []
 
 
 # ---- afterwards ------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from ssmd.middleware.names import meets
 from ssmd.middleware.nats.connection import Connection, Credentials
 from ssmd.middleware.nats.publishing import Publisher
 from ssmd.middleware.nats.refusals import is_missing_stream
-from ssmd.middleware.nats.stream import API_TIMEOUT_S, create_stream, judge, stream_facts
+from ssmd.middleware.nats.stream import API_TIMEOUT_S, StreamFacts, create_stream, judge, stream_facts
 from ssmd.middleware.nats.subscription import RequestSubscription, StreamSubscription
 
 CALL_TIMEOUT_S: Final = 5.0
@@ -87,7 +87,7 @@ class NatsTransport:
             if subjects or not is_missing_stream(error):
                 raise
             return  # whoever publishes makes it
-        wrong = judge(facts, subjects or self._subjects)
+        wrong = judge(facts, subjects or self._subjects) or self._too_small(facts)
         if wrong is not None:
             raise wrong
 
@@ -112,10 +112,20 @@ class NatsTransport:
                 max_age_s=self._stream_max_age_s,
             )
             made = True
-        wrong = judge(facts, subjects)
+        wrong = judge(facts, subjects) or self._too_small(facts)
         if wrong is not None:
             raise wrong
         return made
+
+    def _too_small(self, facts: StreamFacts) -> RejectedError | None:
+        """A stream that is there must hold what one that we made would hold."""
+        if not 0 < facts.max_bytes < self._stream_max_bytes:
+            return None
+        return RejectedError(
+            f"stream {facts.name} is too small: it keeps {facts.max_bytes:,} bytes, and {self._stream_max_bytes:,} are "
+            "asked for",
+            hint="Enlarge it (nats stream edit --max-bytes), or lower transport.stream_max_bytes.",
+        )
 
     # ---- publishing --------------------------------------------------------------------------------------------------
 
