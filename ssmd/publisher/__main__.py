@@ -24,7 +24,7 @@ from pathlib import Path
 from ssmd import host, publisher
 from ssmd.cli import options as flags
 from ssmd.environment import Environment
-from ssmd.errors import EXIT_INCOMPLETE, EXIT_OK, SsmdError, UsageError
+from ssmd.errors import EXIT_INCOMPLETE, EXIT_OK, EXIT_USAGE, MiddlewareError, SsmdError, UsageError
 from ssmd.journal.identity import known_identity
 from ssmd.journal.paths import feed_root
 from ssmd.middleware.factory import MiddlewareFactory
@@ -160,7 +160,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run(flags.load(given), once=given.once, move_to=given.move_to)
     except SsmdError as error:
         print(f"ssmd.publisher: {error}", file=sys.stderr)
-        return error.exit_code
+        refused = isinstance(error, MiddlewareError) and not error.retryable  # whatever it was: the user's to mend
+        return EXIT_USAGE if refused else error.exit_code
 
 
 if __name__ == "__main__":
