@@ -16,19 +16,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "book_internal.h"
 #include "sequence.h"
 
 enum { WHAT_CLOSED = 4, CONTROL_OK = 1, BOOK_DELTA = 1, SIDE_BID = 1, SIDE_ASK = 2 }; /* enumerants of the schema */
-
-typedef struct level {
-    int64_t count_e2;
-    int32_t price_e4;
-} level;
-
-typedef struct side {
-    level *levels; /* by rising price */
-    uint32_t count, capacity;
-} side;
 
 typedef struct book {
     uint32_t channel;
@@ -40,7 +31,7 @@ typedef struct book {
     uint64_t suspect; /* number of the record since which it cannot be right; 0 = nothing is known against it */
     int64_t suspect_ns;
     uint32_t why;
-    side sides[2]; /* bids, asks */
+    ssmd_side sides[2]; /* bids, asks */
 } book;
 
 typedef struct channel {
@@ -129,8 +120,8 @@ ssmd_tally *ssmd_tally_open(bool books)
 static void book_free(book *b)
 {
     free(b->market);
-    free(b->sides[0].levels);
-    free(b->sides[1].levels);
+    ssmd_side_free(&b->sides[0]);
+    ssmd_side_free(&b->sides[1]);
 }
 
 void ssmd_tally_close(ssmd_tally *tally)
@@ -342,120 +333,9 @@ static book *book_of(ssmd_tally *tally, const uint8_t *at, const ssmd_view *view
     return made;
 }
 
-/* Index of the first level whose price is not below `price_e4`. */
-static uint32_t side_find(const side *s, int32_t price_e4)
-{
-    uint32_t low = 0, high = s->count;
-    while (low < high) {
-        uint32_t middle = (low + high) / 2;
-        if (s->levels[middle].price_e4 < price_e4)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low;
-}
-
-static bool side_reserve(side *s, uint32_t count)
-{
-    if (count <= s->capacity)
-        return true;
-    uint32_t more = count < 8 ? 8 : count * 2;
-    level *moved = realloc(s->levels, more * sizeof *moved);
-    if (moved == NULL)
-        return false;
-    s->levels = moved;
-    s->capacity = more;
-    return true;
-}
-
-/* Adds to one level; false when there is no memory. *negative is set when it fell below zero (and then it is taken
- * out). */
-static bool side_change(side *s, int32_t price_e4, int64_t delta_e2, bool *negative)
-{
-    uint32_t at = side_find(s, price_e4);
-    bool there = at < s->count && s->levels[at].price_e4 == price_e4;
-    int64_t count = delta_e2;
-    if (there && __builtin_add_overflow(s->levels[at].count_e2, delta_e2, &count))
-        count = -1;
-    *negative = count < 0;
-    if (count > 0 && there) {
-        s->levels[at].count_e2 = count;
-    } else if (count > 0) {
-        if (!side_reserve(s, s->count + 1))
-            return false;
-        memmove(&s->levels[at + 1], &s->levels[at], (s->count - at) * sizeof *s->levels);
-        s->levels[at] = (level){count, price_e4};
-        s->count++;
-    } else if (there) {
-        s->count--;
-        memmove(&s->levels[at], &s->levels[at + 1], (s->count - at) * sizeof *s->levels);
-    }
-    return true;
-}
-
-/* The list of levels that pointer `index` of the body leads to; the record was checked. */
-typedef struct ladder {
-    const uint8_t *first;
-    uint32_t count, stride;
-} ladder;
-
-static ladder ladder_read(const uint8_t *at, const ssmd_view *view, unsigned index)
-{
-    const uint8_t *place = at + view->pointers_at + 8 * index;
-    uint64_t pointer = load_64(place);
-    if (pointer == 0)
-        return (ladder){NULL, 0, 0};
-    const uint8_t *tag = place + 8 + 8 * (int64_t)((int32_t)(uint32_t)pointer >> 2);
-    uint64_t word = load_64(tag);
-    return (ladder){tag + 8, (uint32_t)word >> 2, 8 * (uint32_t)((word >> 32 & 0xffff) + (word >> 48))};
-}
-
-static int level_order(const void *a, const void *b)
-{
-    int32_t left = ((const level *)a)->price_e4, right = ((const level *)b)->price_e4;
-    return (left > right) - (left < right);
-}
-
-/* Reads a ladder into a side, sorted; equal prices add up, as they would in any book. */
-static bool side_load(side *s, ladder from)
-{
-    if (!side_reserve(s, from.count))
-        return false;
-    bool sorted = true;
-    for (uint32_t i = 0; i < from.count; i++) {
-        const uint8_t *at = from.first + (uint64_t)i * from.stride;
-        s->levels[i] = (level){(int64_t)load_64(at + 8), load_i32(at)};
-        sorted = sorted && (i == 0 || s->levels[i - 1].price_e4 < s->levels[i].price_e4);
-    }
-    s->count = from.count;
-    if (!sorted)
-        qsort(s->levels, s->count, sizeof *s->levels, level_order);
-    uint32_t kept = 0;
-    for (uint32_t i = 0; i < s->count; i++) {
-        if (kept > 0 && s->levels[kept - 1].price_e4 == s->levels[i].price_e4)
-            s->levels[kept - 1].count_e2 =
-                (int64_t)((uint64_t)s->levels[kept - 1].count_e2 + (uint64_t)s->levels[i].count_e2);
-        else if (s->levels[i].count_e2 != 0)
-            s->levels[kept++] = s->levels[i];
-    }
-    s->count = kept;
-    return true;
-}
-
-static bool side_equal(const side *a, const side *b)
-{
-    if (a->count != b->count)
-        return false;
-    for (uint32_t i = 0; i < a->count; i++)
-        if (a->levels[i].price_e4 != b->levels[i].price_e4 || a->levels[i].count_e2 != b->levels[i].count_e2)
-            return false;
-    return true;
-}
-
 static bool book_crossed(const book *b)
 {
-    const side *bids = &b->sides[0], *asks = &b->sides[1];
+    const ssmd_side *bids = &b->sides[0], *asks = &b->sides[1];
     return bids->count > 0 && asks->count > 0 && bids->levels[bids->count - 1].price_e4 >= asks->levels[0].price_e4;
 }
 
@@ -483,11 +363,12 @@ static void book_trust(ssmd_tally *tally, book *b)
 static void book_snapshot(ssmd_tally *tally, const channel *in, book *b, const uint8_t *at, const ssmd_view *view)
 {
     book fresh = {0};
-    if (!side_load(&fresh.sides[0], ladder_read(at, view, 1)) || !side_load(&fresh.sides[1], ladder_read(at, view, 2)))
+    if (!ssmd_side_load(&fresh.sides[0], ssmd_ladder_read(at, view, 1)) ||
+        !ssmd_side_load(&fresh.sides[1], ssmd_ladder_read(at, view, 2)))
         tally->out_of_memory = true;
     bool asked = load_64(at + view->body_at + 24) != 0;
     bool sure = b->known && b->epoch == in->epoch + tally->epoch && (asked || b->changes == in->changes);
-    bool equal = side_equal(&b->sides[0], &fresh.sides[0]) && side_equal(&b->sides[1], &fresh.sides[1]);
+    bool equal = ssmd_side_equal(&b->sides[0], &fresh.sides[0]) && ssmd_side_equal(&b->sides[1], &fresh.sides[1]);
     if (sure && !equal && !asked && book_empty(&fresh)) {
         tally->totals.books_emptied++;
     } else if (sure) {
@@ -498,7 +379,7 @@ static void book_snapshot(ssmd_tally *tally, const channel *in, book *b, const u
         }
     }
     for (int i = 0; i < 2; i++) {
-        free(b->sides[i].levels);
+        ssmd_side_free(&b->sides[i]);
         b->sides[i] = fresh.sides[i];
     }
     if (!b->known)
@@ -523,7 +404,7 @@ static void book_delta(ssmd_tally *tally, const channel *in, book *b, const uint
     if (which != SIDE_BID && which != SIDE_ASK)
         return;
     bool negative;
-    if (!side_change(&b->sides[which == SIDE_ASK], load_i32(body + 8), (int64_t)load_64(body + 16), &negative))
+    if (!ssmd_side_change(&b->sides[which == SIDE_ASK], load_i32(body + 8), (int64_t)load_64(body + 16), &negative))
         tally->out_of_memory = true;
     if (negative) {
         tally->totals.levels_negative++;
