@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -26,10 +27,12 @@ from servers import RedisServer
 from ssmd.errors import LimitError, UnavailableError
 from ssmd.journal.follow import Follower
 from ssmd.lastvalues import LastValues, read_value
+from ssmd.lastvalues.plain import PlainLatest
 from ssmd.lastvalues.service import Clocks, Service, begin
 from ssmd.middleware import names
 from ssmd.middleware.interfaces import Start
 from ssmd.middleware.memory import MemoryCache
+from ssmd.native.latest import Last, Latest, Quote, Stamp, Sync
 
 HOSTILE = ("a b", "a*b", "a>b", "a\nb", "../x", "x" * 1024, "x" * 1023 + "y", "Zürich", "a_b", "a%20b", "\x1b[2J", "~")
 
@@ -37,9 +40,12 @@ HOSTILE = ("a b", "a*b", "a>b", "a\nb", "../x", "x" * 1024, "x" * 1023 + "y", "Z
 class Scene:
     """A journal in memory and the values that follow it."""
 
-    def __init__(self, tmp_path: Path, **options: Any) -> None:
+    def __init__(
+        self, tmp_path: Path, keeper: type[Latest] | type[PlainLatest] = Latest, max_markets: int = 1000
+    ) -> None:
         self.journal = Journal(tmp_path / "kalshi")
-        self.values = LastValues("kalshi", journal="kalshi-0123456789ab", **options)
+        made = keeper(max_markets)
+        self.values = LastValues("kalshi", journal="kalshi-0123456789ab", max_markets=max_markets, keeper=made)
         self._read = 0
 
     def changes(self) -> dict[str, dict[str, Any]]:
@@ -55,9 +61,10 @@ class Scene:
         return self.changes()[name]
 
 
-@pytest.fixture
-def scene(tmp_path: Path) -> Scene:
-    return Scene(tmp_path)
+@pytest.fixture(params=[Latest, PlainLatest])
+def scene(request: pytest.FixtureRequest, tmp_path: Path) -> Scene:
+    """An empty one, with each of the two that can follow records: C and its plain twin."""
+    return Scene(tmp_path, request.param)
 
 
 def quote(value: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -286,6 +293,14 @@ def test_what_is_sent_twice_counts_once(scene: Scene) -> None:
     assert value["trade"]["trade_id"] == "t5"
 
 
+def test_one_wrong_number_blinds_nobody(scene: Scene) -> None:
+    journal = begun(scene)
+    journal.delta(5_000_000_000, "bid", 4600, 1)
+    journal.snapshot(2, [(4000, 1)], [], request=3)
+    journal.delta(3, "bid", 4000, 6)
+    assert quote(scene.market()) == (4000, 7, None, None)
+
+
 def test_a_second_subscription_of_a_book_takes_it_over_and_the_first_one_does_not_disturb_it(scene: Scene) -> None:
     journal = begun(scene)
     journal.snapshot(1, [(100, 1)], [(200, 2)], sid=9)
@@ -482,8 +497,11 @@ def test_an_ordinary_name_is_its_own_key() -> None:
     assert names.last_value_key("kalshi", "KXBTCD-26SEP2516-T83399.99") == "ssmd:last:kalshi:KXBTCD-26SEP2516-T83399.99"
 
 
-def test_beyond_the_limit_the_markets_go_that_changed_longest_ago(tmp_path: Path) -> None:
-    scene = Scene(tmp_path, max_markets=3)
+@pytest.mark.parametrize("keeper", [Latest, PlainLatest])
+def test_beyond_the_limit_the_markets_go_that_changed_longest_ago(
+    tmp_path: Path, keeper: type[Latest] | type[PlainLatest]
+) -> None:
+    scene = Scene(tmp_path, keeper, max_markets=3)
     journal = begun(scene)
     for seq, name in enumerate(["M-2", "M-3", "M-1", "M-4"], start=1):
         journal.trade(seq, name)
@@ -551,6 +569,95 @@ def test_what_the_cache_has_forgotten_and_is_over_is_forgotten_here(scene: Scene
     scene.values.tend(journal.now + 2 * DAY_NS, DAY_NS)
     assert len(scene.values) == 1
     assert list(scene.changes()) == ["M-1"]
+
+
+# ---- C and its plain twin --------------------------------------------------------------------------------------------
+
+MOSTLY_DELTAS = ["delta"] * 12 + ["snapshot"] * 4 + ["trade", "ticker", "status", "control", "gap", "event", "anchor"]
+
+
+def random_record(journal: Journal, dice: random.Random, seqs: dict[tuple[int, int], int]) -> None:
+    """One record of any kind that concerns markets, mostly in order, sometimes not."""
+    connection, sid = dice.choice([(1, 1), (1, 2), (1, 2), (1, 2), (2, 2), (2, 3)])
+    key, market = (connection, sid), f"M-{dice.randrange(7)}"
+    seq = seqs[key] = max(seqs.get(key, 0) + dice.choice([1] * 60 + [0, 0, 2, 2, -1, 2_000_000, -1_999_999]), 1)
+    place = {"connection": connection, "sid": sid}
+    header, kind = {**place, "seq": seq}, dice.choice(MOSTLY_DELTAS)
+    if kind == "delta":
+        side, price = dice.choice(["bid", "ask", "ask", "unknown"]), dice.randrange(1, 20) * 100
+        journal.delta(seq, side, price, dice.choice([1, 2, 3, 3, -1, -2]), market, **place)
+    elif kind == "snapshot":
+        bids, asks = ([(dice.randrange(1, 20) * 100, dice.randrange(4)) for _ in range(4)] for _ in range(2))
+        journal.snapshot(seq, bids, asks, market, **place)
+    elif kind == "trade":
+        body = {"market": market, "priceE4": 7, "countE2": 5, "takerSide": dice.choice(["yes", "no", "unknown"])}
+        body |= dice.choice([{}, {"tradeId": "t" * dice.randrange(1, 60)}])
+        journal.add("trade", body | {"block": dice.random() < 0.3}, exchangeNs=dice.randrange(3), **header)
+    elif kind == "ticker":
+        body = {name: dice.randrange(10_000) for name in TICKER}
+        journal.add("ticker", {"market": market, "present": dice.randrange(4096), **body}, **place)
+    elif kind == "status":
+        change = dice.choice(["created", "activated", "determined", "settled", "metadataUpdated"])
+        journal.add("status", dice.choice([{"market": market}, {"event": "E"}]) | {"change": change}, **header)
+    elif kind == "control":
+        frame = dice.choice([b"", b'{"msg":{"market_tickers":["M-1","M-2"]}}', b"no json"])
+        journal.add("control", {"type": dice.choice(["ok", "ok", "unsubscribed", "error"])}, frame=frame, **header)
+    elif kind == "gap":
+        causes = ["sequence", "disconnect", "outage", "refused", "bookState", "damage"]
+        journal.gap(dice.choice(causes), connection=dice.choice([0, connection]), sid=dice.choice([0, sid, sid]))
+    elif kind == "event":
+        what = dice.choice(["opened", "closed", "subscribed", "resynced", "stopped", "started"])
+        journal.event(what, dice.choice([connection, connection, 0]))
+    else:
+        journal.number += dice.random() < 0.3  # a hole in the numbers
+        journal.add("clock", {"ticks": 1})
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_c_and_plain_python_say_the_same_of_any_journal(seed: int) -> None:
+    dice, journal, seqs = random.Random(seed), Journal(Path("nowhere")), dict[tuple[int, int], int]()
+    both = [Latest(limit := dice.choice([3, 5, 100])), PlainLatest(limit)]
+    read = 0
+    for _ in range(60):
+        for _ in range(dice.randrange(12)):
+            random_record(journal, dice, seqs)
+        if dice.random() < 0.3:
+            journal.checkpoint()
+        views = [list(keeper.add(journal.data, read, len(journal.data), read)) for keeper in both]
+        assert views[0] == views[1]
+        read = len(journal.data)
+        act, now_ns, count = dice.randrange(12), journal.now + dice.randrange(3) * DAY_NS, dice.randrange(5)
+        name = b"M-%d" % dice.randrange(9)
+        value = Last(name, 3, NOON, dice.randrange(12), dice.random() < 0.5, Quote(1, 2, 0, 0, 1, 0), Stamp(1, 2, 3))
+        for keeper in both:
+            if act == 0:
+                keeper.unsync(name, Sync.LEFT)
+            elif act == 1:
+                keeper.doubt(Sync.DAMAGE)
+            elif act == 2:
+                keeper.again()
+            elif act == 3:
+                keeper.tend(now_ns, DAY_NS)
+            elif act < 9:
+                keeper.done(count, now_ns)
+        if act == 11:
+            assert both[0].carry(value) == both[1].carry(value)
+        assert both[0].look() == both[1].look()
+        assert both[0].changed(count) == both[1].changed(count)
+        assert both[0].changed(1000) == both[1].changed(1000)
+        assert all(both[0].books(c, s) == both[1].books(c, s) for c in (1, 2) for s in (1, 2, 3))
+
+
+@pytest.mark.parametrize("keeper", [Latest, PlainLatest])
+def test_more_sids_than_any_plan_has_cost_no_memory(keeper: type[Latest] | type[PlainLatest]) -> None:
+    journal = Journal(Path("nowhere"))
+    for sid in range(1, 4200):
+        journal.snapshot(1, [(100, 1)], [], f"M-{sid}", sid=sid)
+    made = keeper(10_000)
+    list(made.add(journal.data, 0, len(journal.data), 0))
+    synced = [last.market for last in made.changed(10_000) if last.sync == Sync.SYNCED]
+    assert len(synced) == 4096
+    assert made.look().markets == 4199
 
 
 # ---- the service -----------------------------------------------------------------------------------------------------

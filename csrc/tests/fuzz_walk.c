@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "record_builder.h"
+#include "latest.h"
 #include "tally.h"
 #include "walk.h"
 
@@ -195,6 +196,25 @@ static void tally_all(const uint8_t *data, uint64_t n)
     ssmd_tally_close(tally);
 }
 
+static void latest_all(const uint8_t *data, uint64_t n)
+{
+    ssmd_latest *latest = ssmd_latest_open(3);
+    ssmd_view views[2];
+    ssmd_last last[3];
+    ssmd_latest_state state;
+    int status = SSMD_MORE;
+    for (uint64_t at = 0, used, count; status == SSMD_MORE; at += used) {
+        status = ssmd_latest_add(latest, data + at, n - at, at, views, 2, &count, &used);
+        assert(status == SSMD_OK || status == SSMD_MORE);
+    }
+    ssmd_latest_look(latest, &state);
+    assert(state.markets <= 3 && state.changed == state.markets);
+    assert(ssmd_latest_changed(latest, last, 3) == state.changed);
+    for (uint64_t i = 0; i < state.changed; i++)
+        assert(memchr(last[i].market, 0, last[i].market_bytes + 1u) != NULL);
+    ssmd_latest_close(latest);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size)
 {
@@ -228,6 +248,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size)
     }
     assert(at >= whole);
     tally_all(data, at);
+    latest_all(data, at);
     free(data);
     return 0;
 }

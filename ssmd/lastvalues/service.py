@@ -28,6 +28,7 @@ from ssmd.journal.reader import Batch, Damage, SegmentReader
 from ssmd.lastvalues import LastValues, read_value
 from ssmd.middleware import names
 from ssmd.middleware.interfaces import Cache, Start
+from ssmd.native.latest import Sync
 from ssmd.native.walk import KIND_BITS, Filter, ViewReader
 from ssmd.records import ConnectionWhat
 from ssmd.report import Report
@@ -139,7 +140,7 @@ class Service:
         found = next(self._batches, None)
         if len(self._follower.damage) > self._damages:
             self._damages = len(self._follower.damage)
-            self.values.doubt("the journal is damaged")
+            self.values.doubt(Sync.DAMAGE)
         if found is None:
             self._batches, self.caught_up = None, True
             return False
