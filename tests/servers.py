@@ -116,6 +116,11 @@ class Server:
             process.kill()
             process.wait()
 
+    def restart(self) -> None:
+        """SIGKILL, and a new one on the same port and folder."""
+        self.kill()
+        self.start()
+
     def stop(self) -> None:
         """SIGTERM, and waits."""
         process, self.process = self.process, None
@@ -124,7 +129,12 @@ class Server:
             process.wait(START_S)
 
     def pause(self) -> None:
+        """SIGSTOP; returns once it stands still."""
         self._send(signal.SIGSTOP)
+        assert self.process is not None
+        status = Path(f"/proc/{self.process.pid}/stat")
+        while status.read_text().rpartition(")")[2].split()[0] != "T":
+            time.sleep(0.001)
 
     def resume(self) -> None:
         self._send(signal.SIGCONT)

@@ -20,6 +20,7 @@ import random
 import ssl
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import CancelledError as ThreadCancelledError
 from concurrent.futures import Future as ThreadFuture
 from concurrent.futures import TimeoutError as ThreadTimeoutError
 from dataclasses import dataclass, field
@@ -27,10 +28,10 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import nats.errors
-from nats.aio.client import Client, RawCredentials
+from nats.aio.client import RawCredentials
 
 from ssmd.errors import MiddlewareError, RejectedError, UnavailableError
-from ssmd.middleware.nats.acks import AckParser
+from ssmd.middleware.nats.client import NO_TLS, BusClient
 
 T = TypeVar("T")
 
@@ -64,11 +65,11 @@ class Connection:
         self._ca_file = ca_file
         self._name = name
         self._loop = asyncio.new_event_loop()
-        self._client: Client | None = None
+        self._client: BusClient | None = None
         self._trouble: MiddlewareError = UnavailableError(f"not connected to the bus at {url} yet")
         self._turn = asyncio.Event()  # set: connected, or refused; something to look at
         self._asked = asyncio.Event()  # set: someone wants a connection that was refused before
-        self._hooks: list[Callable[[Client], Awaitable[None]]] = []
+        self._hooks: list[Callable[[BusClient], Awaitable[None]]] = []
         self._lost_hooks: list[Callable[[MiddlewareError], None]] = []
         self._closed = False
         self.generation = 0  # of connections; a new one may be to another server
@@ -93,7 +94,7 @@ class Connection:
         except (ThreadTimeoutError, TimeoutError) as late:
             future.cancel()
             raise UnavailableError(f"the bus at {self.url} did not answer within {timeout_s:g} s") from late
-        except asyncio.CancelledError as cancelled:
+        except (ThreadCancelledError, asyncio.CancelledError) as cancelled:
             raise UnavailableError("the connection to the bus was closed") from cancelled
 
     def soon(self, work: Callable[[], object]) -> None:
@@ -111,7 +112,7 @@ class Connection:
         ended = asyncio.run_coroutine_threadsafe(self._end(), self._loop)
         try:
             ended.result(CLOSE_TIMEOUT_S)
-        except (ThreadTimeoutError, TimeoutError, asyncio.CancelledError):
+        except (ThreadTimeoutError, ThreadCancelledError, TimeoutError, asyncio.CancelledError):
             pass
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(CLOSE_TIMEOUT_S)
@@ -123,15 +124,15 @@ class Connection:
     # ---- on the loop -------------------------------------------------------------------------------------------------
 
     @property
-    def client(self) -> Client | None:
+    def client(self) -> BusClient | None:
         """The client that is connected now."""
         return self._client
 
-    def on_connect(self, hook: Callable[[Client], Awaitable[None]]) -> None:
+    def on_connect(self, hook: Callable[[BusClient], Awaitable[None]]) -> None:
         """Is called with each new client before anybody else uses it."""
         self._hooks.append(hook)
 
-    def off_connect(self, hook: Callable[[Client], Awaitable[None]]) -> None:
+    def off_connect(self, hook: Callable[[BusClient], Awaitable[None]]) -> None:
         if hook in self._hooks:
             self._hooks.remove(hook)
 
@@ -139,7 +140,7 @@ class Connection:
         """Is called when a connection broke, or when the bus said that we had no right to something."""
         self._lost_hooks.append(hook)
 
-    async def connected(self, timeout_s: float) -> Client:
+    async def connected(self, timeout_s: float) -> BusClient:
         """The connected client; waits for it. RejectedError as soon as the bus refuses us."""
         if self._client is None:
             if isinstance(self._trouble, RejectedError):
@@ -195,9 +196,8 @@ class Connection:
         """Connects again for ever; a refusal waits until someone asks."""
         pause_s = BACK_OFF_FROM_S
         while True:
-            broken = asyncio.Event()
             try:
-                client = await self._connect(broken)
+                client = await self._connect()
                 self._trouble = UnavailableError(f"the connection to the bus at {self.url} broke")
             except MiddlewareError as error:
                 self._trouble = error
@@ -213,16 +213,16 @@ class Connection:
             self.generation += 1
             self._turn.set()
             pause_s = BACK_OFF_FROM_S
-            await broken.wait()
+            await client.broken.wait()
             self._client = None
             self._turn.clear()
             self._tell(UnavailableError(f"the connection to the bus at {self.url} broke", evidence=_last(client)))
             await _quietly(client.close())
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
 
-    async def _connect(self, broken: asyncio.Event) -> Client:
+    async def _connect(self) -> BusClient:
         """One attempt. UnavailableError or RejectedError."""
-        client = _Client(secure=self.url.startswith("tls://"))
+        client = BusClient(secure=self.url.startswith("tls://"))
         errors: list[BaseException] = []
 
         async def on_error(error: Exception) -> None:
@@ -230,9 +230,6 @@ class Connection:
             del errors[:-10]
             if "permissions violation" in str(error).lower():
                 self._tell(RejectedError("the bus does not permit this", hint=_CREDENTIALS, evidence=str(error)))
-
-        async def on_closed() -> None:
-            broken.set()
 
         options: dict[str, Any] = {
             "user": self._credentials.user,
@@ -254,13 +251,19 @@ class Connection:
                     max_reconnect_attempts=1,
                     ping_interval=PING_INTERVAL_S,
                     error_cb=on_error,
-                    closed_cb=on_closed,
                     **options,
                 )
                 for hook in list(self._hooks):
                     await hook(client)
             return client
-        except (nats.errors.Error, OSError, TimeoutError, ValueError) as error:
+        except ModuleNotFoundError as error:  # nats-py imports nkeys where it signs
+            await _quietly(client.close())
+            raise RejectedError(
+                f"signing in with a .creds file needs the library {error.name}",
+                hint=f"run: pip install {error.name}",
+                evidence=str(error),
+            ) from error
+        except Exception as error:  # whatever it was, the keeper goes on
             await _quietly(client.close())
             raise _translate(self.url, [*errors, error]) from error
 
@@ -269,26 +272,11 @@ class Connection:
             hook(error)
 
 
-class _Client(Client):
-    """nats-py's client with our parser, and without its silent fall back to plain text."""
-
-    def __init__(self, *, secure: bool) -> None:
-        super().__init__()
-        self._secure = secure
-        self._ps = AckParser(self)
-
-    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
-        """Before we say who we are: `tls://` to a server without TLS is refused; nats-py would go on without it."""
-        if self._secure and initial_connection and not info.get("tls_required"):
-            raise nats.errors.Error("the server does not offer TLS")
-        await super()._process_info(info, initial_connection)
-
-
 def _tls(ca_file: Path | None) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
 
 
-def _last(client: Client) -> str | None:
+def _last(client: BusClient) -> str | None:
     return None if client.last_error is None else str(client.last_error)
 
 
@@ -304,7 +292,7 @@ def _translate(url: str, errors: list[BaseException]) -> MiddlewareError:
             hint="Give the certificate of its authority (ca_file).",
             evidence=words,
         )
-    if "does not offer TLS" in words:
+    if NO_TLS in words:
         return RejectedError(f"the bus at {url} does not speak TLS, which tls:// asks for", evidence=words)
     return UnavailableError(f"the bus at {url} cannot be reached", evidence=words)
 
@@ -317,8 +305,9 @@ async def end_task(task: asyncio.Task[Any]) -> None:
 
 
 async def _quietly(work: Awaitable[object]) -> None:
-    """For closing: what breaks then was broken anyway."""
+    """For closing: what breaks then was broken anyway, and a TLS connection may wait for a goodbye that never comes."""
     try:
-        await work
+        async with asyncio.timeout(CLOSE_TIMEOUT_S / 3):
+            await work
     except Exception as error:
         logging.getLogger(__name__).debug("while closing: %r", error)

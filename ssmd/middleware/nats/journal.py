@@ -24,13 +24,13 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import nats.errors
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from ssmd.errors import LaggedError, MiddlewareError, PublishError, RejectedError, UnavailableError
 from ssmd.middleware.interfaces import Entry, Headers, JournalReader, Message, Start
 from ssmd.middleware.journal_limits import checked_headers, checked_topic, wanted
 from ssmd.middleware.names import covers
+from ssmd.middleware.nats.client import BusClient, while_connected
 from ssmd.middleware.nats.connection import Connection
 from ssmd.middleware.nats.refusals import is_missing_message, is_missing_stream
 from ssmd.middleware.nats.stream import NS, StreamFacts, api, stream_facts
@@ -138,7 +138,7 @@ class NatsJournalReader:
         self._topics = topics
         self._pattern = f"{prefix}.{topics[0] if len(topics) == 1 else '>'}"
         self._ready: deque[Entry | LaggedError] = deque()
-        self._client: Client | None = None  # the one that inbox and consumer are of
+        self._client: BusClient | None = None  # the one that inbox and consumer are of
         self._inbox = ""
         self._consumer: str | None = None
         self._came: asyncio.Queue[Msg] = asyncio.Queue()
@@ -243,7 +243,7 @@ class NatsJournalReader:
         payload = base64.b64decode(found.get("data") or "")
         self._accept(int(found["seq"]), found["subject"], payload, headers, _time_ns(found["time"]))
 
-    async def _get(self, client: Client, sequence: int, pattern: str) -> dict[str, Any] | None:
+    async def _get(self, client: BusClient, sequence: int, pattern: str) -> dict[str, Any] | None:
         """The first message of a pattern from a place on."""
         asked = {"seq": sequence, "next_by_subj": pattern}
         try:
@@ -255,7 +255,7 @@ class NatsJournalReader:
         message: dict[str, Any] = answer["message"]
         return message
 
-    async def _pull(self, client: Client, count: int, wait_s: float) -> bool:
+    async def _pull(self, client: BusClient, count: int, wait_s: float) -> bool:
         """One request of a consumer: what is there now, or the first within a time. Whether something came."""
         try:
             await self._begin(client)
@@ -268,26 +268,28 @@ class NatsJournalReader:
                 asked["no_wait"] = True
             where = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
             await client.publish(where, json.dumps(asked).encode(), reply=self._inbox)
-            came = 0
-            async with asyncio.timeout(patience_s):
-                while came < count:
-                    message = await self._came.get()
-                    if not message.reply:
-                        if (message.headers or {}).get("Status") not in NO_MORE:
-                            self._consumer = None
-                        break
-                    came += 1
-                    sequence, time_ns = place_of(message.reply)
-                    headers = {n: v for n, v in (message.headers or {}).items() if not n.startswith("Nats-")}
-                    self._accept(sequence, message.subject, message.data, headers, time_ns)
+            return await while_connected(client, self._take(count), patience_s)
         except TimeoutError:
             self._consumer = None
+            return False
         except (nats.errors.Error, OSError) as error:
             self._consumer = None
             raise UnavailableError("the journal cannot be read", evidence=str(error)) from error
-        return came > 0
 
-    async def _begin(self, client: Client) -> None:
+    async def _take(self, count: int) -> bool:
+        """The answers to one request. Whether a message was among them."""
+        for came in range(count):
+            message = await self._came.get()
+            if not message.reply:
+                if (message.headers or {}).get("Status") not in NO_MORE:
+                    self._consumer = None
+                return came > 0
+            sequence, time_ns = place_of(message.reply)
+            headers = {n: v for n, v in (message.headers or {}).items() if not n.startswith("Nats-")}
+            self._accept(sequence, message.subject, message.data, headers, time_ns)
+        return True
+
+    async def _begin(self, client: BusClient) -> None:
         """Inbox and consumer on this connection, from the next number on."""
         if self._client is not client:
             self._client, self._consumer = client, None

@@ -21,13 +21,13 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from ssmd.errors import ConflictError, LimitError, MiddlewareError, PublishError, RejectedError, UnavailableError
 from ssmd.middleware.interfaces import Message, Receipt
 from ssmd.middleware.names import uncovered
-from ssmd.middleware.nats.acks import Ack, AckParser
+from ssmd.middleware.nats.acks import Ack
+from ssmd.middleware.nats.client import BusClient
 from ssmd.middleware.nats.connection import Connection
 from ssmd.middleware.nats.refusals import refusal
 from ssmd.middleware.nats.stream import HEADER_ROOM_BYTES, StreamFacts, stream_facts
@@ -131,16 +131,14 @@ class Publisher:
         connection.on_connect(self._start)
         connection.on_lost(self._lost)
 
-    async def _start(self, client: Client) -> None:
+    async def _start(self, client: BusClient) -> None:
         """A new connection: a new inbox on it."""
         inbox = client.new_inbox()
         self._inbox = inbox.encode()
         self._facts = None
         self._covered.clear()
         await client.subscribe(f"{inbox}.*", cb=self._answer, pending_msgs_limit=0, pending_bytes_limit=0)
-        parser = client._ps
-        assert isinstance(parser, AckParser)
-        parser.watch(inbox, self._stream, self._acks)
+        client.parser.watch(inbox, self._stream, self._acks)
 
     def forget(self) -> None:
         """What is known of the stream may have changed."""
@@ -239,6 +237,7 @@ class Publisher:
         return flight.run()
 
     async def _fly(self, flight: _Flight, messages: Sequence[Message], timeout_s: float) -> None:
+        client: BusClient | None = None
         try:
             client = await self._connection.connected(timeout_s)
             facts = await self.facts(client)
@@ -248,23 +247,21 @@ class Publisher:
             flight.fail(error)
         except (OSError, RuntimeError) as error:  # the socket, or asyncio's transport over it
             flight.fail(UnavailableError("the connection to the bus broke", evidence=str(error)))
-        if flight.failure is not None and self._connection.client is not None:
+        if flight.failure is not None and client is not None and self._connection.client is client:
             try:
                 async with asyncio.timeout(SETTLE_S):
                     await flight.settle()
             except TimeoutError:
                 pass
 
-    async def facts(self, client: Client) -> StreamFacts:
+    async def facts(self, client: BusClient) -> StreamFacts:
         """What is known of our stream; asked for once a connection."""
         if self._facts is None:
             self._facts = await stream_facts(client, self._stream)
         return self._facts
 
-    async def _send(self, client: Client, flight: _Flight, messages: Sequence[Message], facts: StreamFacts) -> None:
+    async def _send(self, client: BusClient, flight: _Flight, messages: Sequence[Message], facts: StreamFacts) -> None:
         """Writes all messages, never more than a window ahead of the answers."""
-        transport = client._transport
-        assert transport is not None  # it was connected, see _fly
         limit = facts.max_payload_bytes(client.max_payload)
         index, unsure = 0, 0  # unsure: messages until the room is looked at again
         single = False
@@ -275,11 +272,11 @@ class Publisher:
                 unsure = WINDOW_MESSAGES
             lines, wrong = self._lines(messages, index, flight.base, 1 if single else WRITE_MESSAGES, limit, facts)
             if lines:
-                await transport.drain()  # type: ignore[no-untyped-call]
+                await client.drained()
                 if self._connection.client is not client:
                     return  # what happened is in flight.failure
                 block = b"".join(lines)
-                transport.write(block)
+                client.write(block)
                 flight.sent += len(lines)
                 index += len(lines)
                 unsure -= len(lines)

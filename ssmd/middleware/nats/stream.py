@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import nats.errors
-from nats.aio.client import Client
 
 from ssmd.errors import ConflictError, MiddlewareError, RejectedError, UnavailableError
 from ssmd.middleware.names import meets, uncovered
+from ssmd.middleware.nats.client import BusClient, while_connected
 from ssmd.middleware.nats.refusals import JETSTREAM_OFF, refusal
 
 API_TIMEOUT_S: Final = 5.0
@@ -60,11 +60,12 @@ class StreamFacts:
         return enough_messages and (self.max_bytes <= 0 or self.size_bytes + size_bytes <= self.max_bytes)
 
 
-async def api(client: Client, verb: str, body: dict[str, Any] | None, doing: str) -> dict[str, Any]:
+async def api(client: BusClient, verb: str, body: dict[str, Any] | None, doing: str) -> dict[str, Any]:
     """One request to JetStream's API, its answer, and its refusals as our errors."""
     asked = b"" if body is None else json.dumps(body).encode()
     try:
-        answer = await client.request(f"$JS.API.{verb}", asked, timeout=API_TIMEOUT_S)
+        request = client.request(f"$JS.API.{verb}", asked, timeout=API_TIMEOUT_S)
+        answer = await while_connected(client, request, API_TIMEOUT_S + 1.0)
     except nats.errors.NoRespondersError as error:
         raise RejectedError(
             f"the bus cannot {doing}: it has no JetStream", hint=JETSTREAM_OFF, evidence=str(error)
@@ -80,7 +81,7 @@ async def api(client: Client, verb: str, body: dict[str, Any] | None, doing: str
     return found
 
 
-async def stream_facts(client: Client, name: str) -> StreamFacts:
+async def stream_facts(client: BusClient, name: str) -> StreamFacts:
     """RejectedError where there is no such stream."""
     return facts_of(await api(client, f"STREAM.INFO.{name}", None, f"find stream {name}"))
 
@@ -105,7 +106,7 @@ def facts_of(answer: dict[str, Any]) -> StreamFacts:
 
 
 async def create_stream(
-    client: Client, name: str, subjects: Sequence[str], *, max_bytes: int, max_age_s: float
+    client: BusClient, name: str, subjects: Sequence[str], *, max_bytes: int, max_age_s: float
 ) -> StreamFacts:
     """Makes a stream. ConflictError where its name or subjects are another's."""
     window_s = min(DUPLICATE_WINDOW_S, max_age_s) if max_age_s else DUPLICATE_WINDOW_S

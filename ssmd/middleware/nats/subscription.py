@@ -28,12 +28,12 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import nats.errors
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from ssmd.errors import ConflictError, LaggedError, MiddlewareError, RejectedError, UnavailableError
 from ssmd.middleware.interfaces import Delivery, Message, Start
 from ssmd.middleware.names import WORD, covers
+from ssmd.middleware.nats.client import BusClient, while_connected
 from ssmd.middleware.nats.connection import Connection, end_task
 from ssmd.middleware.nats.stream import NS, StreamFacts, api, stream_facts
 
@@ -224,7 +224,7 @@ class StreamSubscription:
             self._consumer = None
             await asyncio.sleep(RETRY_S)
 
-    async def _pull(self, client: Client) -> None:
+    async def _pull(self, client: BusClient) -> None:
         """Asks for messages as long as there is room for them; returns when connection or consumer are gone."""
         inbox = client.new_inbox()
         subscription = await client.subscribe(inbox, cb=self._take, pending_msgs_limit=0, pending_bytes_limit=0)
@@ -250,7 +250,7 @@ class StreamSubscription:
             if self._queue.room() < least:
                 await self._wanted.wait()
 
-    async def _ask(self, client: Client, inbox: str, messages: int) -> str:
+    async def _ask(self, client: BusClient, inbox: str, messages: int) -> str:
         """One pull request and its answers; gives the status that ended it.
 
         What it brings is held until the stream was looked at: what the stream had removed by then, and we had not seen,
@@ -270,12 +270,11 @@ class StreamSubscription:
         while self._outstanding > 0 and self._status == COMPLETE:
             before = self._outstanding
             try:
-                async with asyncio.timeout(PULL_EXPIRES_S + PULL_GRACE_S):
-                    await self._answered.wait()
+                await while_connected(client, self._answered.wait(), PULL_EXPIRES_S + PULL_GRACE_S)
             except TimeoutError:
                 if self._outstanding == before:
                     return SILENT
-            if self._connection.client is not client or self._ended:
+            if self._ended:
                 return SILENT
         return self._status
 
@@ -343,7 +342,7 @@ class StreamSubscription:
 
     # ---- consumers ---------------------------------------------------------------------------------------------------
 
-    async def _make_consumer(self, client: Client) -> None:
+    async def _make_consumer(self, client: BusClient) -> None:
         """A consumer from our position on; the first time from `start` on."""
         facts = await stream_facts(client, self._stream)
         self._whole = all(covers(self._pattern, stored) for stored in facts.subjects)
@@ -376,7 +375,7 @@ class StreamSubscription:
             config |= {"deliver_policy": "all"}
         return config
 
-    async def _next_generation(self, client: Client, durable: str, facts: StreamFacts) -> None:
+    async def _next_generation(self, client: BusClient, durable: str, facts: StreamFacts) -> None:
         """The consumer of a durable name, anew from what was acknowledged."""
         older = await self._generations(client, durable)
         if self._generation and older and max(older) > self._generation:
@@ -407,7 +406,7 @@ class StreamSubscription:
             await self._delete(client, f"{durable}-{generation}")
         self._consumer = name
 
-    async def _generations(self, client: Client, durable: str) -> list[int]:
+    async def _generations(self, client: BusClient, durable: str) -> list[int]:
         wanted = re.compile(re.escape(durable) + r"-([0-9]+)")
         found: list[int] = []
         offset, total = 0, 1
@@ -423,7 +422,7 @@ class StreamSubscription:
             offset += len(names)
         return sorted(found)
 
-    async def _acknowledged(self, client: Client, durable: str, generation: int) -> int | None:
+    async def _acknowledged(self, client: BusClient, durable: str, generation: int) -> int | None:
         """The place up to which a generation was acknowledged; None where it never began anywhere."""
         name = f"{durable}-{generation}"
         info = await api(client, f"CONSUMER.INFO.{self._stream}.{name}", None, f"find consumer {name}")
@@ -433,7 +432,7 @@ class StreamSubscription:
             return max(floor, int(began) - 1)
         return floor if floor else None
 
-    async def _delete(self, client: Client, name: str) -> None:
+    async def _delete(self, client: BusClient, name: str) -> None:
         try:
             await api(client, f"CONSUMER.DELETE.{self._stream}.{name}", None, f"delete consumer {name}")
         except MiddlewareError:
@@ -508,7 +507,7 @@ class RequestSubscription:
     def closed(self) -> None:
         self._queue.end(UnavailableError("the connection to the bus was closed"))
 
-    async def _subscribe(self, client: Client) -> None:
+    async def _subscribe(self, client: BusClient) -> None:
         self._subscription = await client.subscribe(self._subject, cb=self._take)
 
     async def _take(self, message: Msg) -> None:

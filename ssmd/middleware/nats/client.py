@@ -1,0 +1,78 @@
+"""nats-py's client for one connection, with what we need beyond its public face; the only module that touches the rest.
+
+    parser      ours in place of the library's (acks.py)
+    write       bytes of many messages at once, straight to the socket: the library's own buffer outlives a connection
+    broken      set when this connection is over
+    secure      tls:// means TLS: nats-py would go on in plain text with a server that does not offer it
+
+Facts: nats-py 2.16, aio/client.py (_ps, _transport, _process_info, _close) and aio/transport.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import nats.errors
+from nats.aio.client import Client
+
+from ssmd.errors import UnavailableError
+from ssmd.middleware.nats.acks import AckParser
+
+T = TypeVar("T")
+
+NO_TLS = "the server does not offer TLS"
+
+
+class BusClient(Client):
+    """One connection: it is not made again, `Connection` makes another client."""
+
+    def __init__(self, *, secure: bool) -> None:
+        super().__init__()
+        self._secure = secure
+        self.parser = AckParser(self)
+        self._ps = self.parser
+        self.broken = asyncio.Event()
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        """The server's greeting, before we say who we are."""
+        if self._secure and initial_connection and not info.get("tls_required"):
+            raise nats.errors.Error(NO_TLS)
+        await super()._process_info(info, initial_connection)
+
+    async def _close(self, status: int, do_cbs: bool = True) -> None:
+        """However a connection ends, it ends here; `closed_cb` is not called when closing itself meets an error."""
+        self.broken.set()
+        await super()._close(status, do_cbs)
+
+    async def drained(self) -> None:
+        """Returns when the socket's buffer has room again."""
+        if self._transport is None:
+            raise OSError("not connected")
+        await self._transport.drain()  # type: ignore[no-untyped-call]
+
+    def write(self, data: bytes) -> None:
+        """Whole commands of the protocol. What the library itself has to send may come before or after, not between."""
+        if self._transport is None:
+            raise OSError("not connected")
+        self._transport.write(data)
+
+
+async def while_connected(client: BusClient, work: Coroutine[Any, Any, T], timeout_s: float) -> T:
+    """The result of something that waits for the server. TimeoutError after that time.
+
+    UnavailableError at once when the connection breaks meanwhile: the library would wait until the end.
+    """
+    task = asyncio.ensure_future(work)
+    broken = asyncio.ensure_future(client.broken.wait())
+    try:
+        await asyncio.wait({task, broken}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        if broken.done():
+            raise UnavailableError("the connection to the bus broke")
+        raise TimeoutError
+    finally:
+        task.cancel()
+        broken.cancel()
