@@ -161,7 +161,13 @@ def _section(url: str, stream: str, prefix: str) -> env.Transport:
             "a URL must hold no user name or password: others see the command line",
             hint=f"set {', '.join(CREDENTIALS.values())}",
         )
-    return env.Transport(type="nats", url=url, stream=stream, subject_prefix=prefix)
+    try:
+        return env.Transport(type="nats", url=url, stream=stream, subject_prefix=prefix)
+    except ValueError:
+        raise UsageError(
+            f"stream {stream!r} with prefix {prefix!r}: not both are names on a bus",
+            hint="a stream is letters, digits, '-', '_'; a prefix such words with dots between",
+        ) from None
 
 
 def _credentials() -> dict[str, str]:
