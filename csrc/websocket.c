@@ -143,3 +143,27 @@ int ssmd_ws_next(ssmd_ws *ws, const uint8_t **at, const uint8_t *end, ssmd_ws_me
             return SSMD_OK;
     }
 }
+
+const char *ssmd_ws_fault_text(const ssmd_ws *ws, const uint8_t *at, const uint8_t *end)
+{
+    size_t left = (size_t)(end - at);
+    if (left < 2)
+        return "";
+    uint8_t opcode = at[0] & OPCODE, length = at[1] & LENGTH;
+    bool control = (opcode & CONTROL) != 0;
+    if ((at[0] & RESERVED) != 0)
+        return "reserved bits are set";
+    if ((at[1] & MASKED) != 0)
+        return "a masked server frame";
+    if (opcode > SSMD_WS_PONG || (opcode > SSMD_WS_BINARY && !control))
+        return "an opcode that there is not";
+    if (control && (at[0] & FIN) == 0)
+        return "a fragmented control frame";
+    if (opcode == SSMD_WS_CONTINUATION && ws->opcode == 0)
+        return "a continuation outside of a message";
+    if (!control && opcode != SSMD_WS_CONTINUATION && ws->opcode != 0)
+        return "a new message inside of another";
+    if (length == 127 && left > 2 && (at[2] & 0x80) != 0)
+        return "a length with its top bit set";
+    return control && length > SSMD_WS_CONTROL_MAX_BYTES ? "a control frame of more than 125 bytes" : "";
+}

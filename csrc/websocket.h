@@ -73,6 +73,9 @@ void ssmd_ws_init(ssmd_ws *ws, uint8_t *assembly, uint64_t max_bytes);
  * there. After the last two the stream cannot be read on. */
 int ssmd_ws_next(ssmd_ws *ws, const uint8_t **at, const uint8_t *end, ssmd_ws_message *message);
 
+/* After SSMD_PROTOCOL: what is wrong with the frame at `at`, which is still where it was, in words; "" = nothing. */
+const char *ssmd_ws_fault_text(const ssmd_ws *ws, const uint8_t *at, const uint8_t *end);
+
 #ifdef __cplusplus
 }
 #endif

@@ -487,6 +487,13 @@ static bool something_left(const ssmd_conn *conn)
     return conn->phase == MESSAGE_READY || conn->phase == LIMIT_PASSED || conn->end > conn->buffer;
 }
 
+const char *ssmd_conn_fault(const ssmd_conn *conn)
+{
+    if (conn->result.status != SSMD_FEED_PROTOCOL)
+        return "";
+    return ssmd_ws_fault_text(&conn->ws, conn->at, conn->end);
+}
+
 int ssmd_conn_feed(ssmd_conn *conn, uint64_t received)
 {
     conn->result.event_count = 0;

@@ -129,14 +129,17 @@ SSMD_API uint64_t ssmd_conn_buffer_bytes(const ssmd_conn *conn);
 /* What the last feed said; always the same address. */
 SSMD_API const ssmd_feed_result *ssmd_conn_result(const ssmd_conn *conn);
 
+/* After SSMD_FEED_PROTOCOL: what the other side did wrong, in words; "" before. */
+SSMD_API const char *ssmd_conn_fault(const ssmd_conn *conn);
+
 /* Handles `received` bytes at the start of the buffer; 0 = goes on with what is left after FULL or MORE. Gives the
  * ssmd_feed_status, or SSMD_INVALID (a negative number) when `received` is more than the buffer, or is not 0 while
  * something is left; then nothing happens. */
 SSMD_API int ssmd_conn_feed(ssmd_conn *conn, uint64_t received);
 
 /* One recv from this socket, which never waits, and the feed of what came. 0: something came, it is in the ring, and
- * there is nothing to see. 1: look at the result (status, events, received). SSMD_INVALID while something is left, without
- * a recv. */
+ * there is nothing to see. 1: look at the result (status, events, received). SSMD_INVALID while something is left,
+ * without a recv. */
 SSMD_API int ssmd_conn_receive(ssmd_conn *conn, int descriptor);
 
 #ifdef __cplusplus

@@ -951,7 +951,7 @@ class Splitter:
             raise ProtocolFault("a length with its top bit set")
         if opcode in _CONTROL_EVENTS:
             if length > _CONTROL_LIMIT_BYTES:
-                raise ProtocolFault(f"a control frame of {length} bytes")
+                raise ProtocolFault("a control frame of more than 125 bytes")
         elif len(self._message) + length > self._max_frame_bytes:
             raise MessageTooLarge(len(self._message) + length, bytes(self._message + data[start : start + length]))
         if len(data) < start + length:
@@ -973,7 +973,7 @@ class Splitter:
             if self._opcode is None:
                 raise ProtocolFault("a continuation outside of a message")
         elif opcode not in (OP_TEXT, OP_BINARY):
-            raise ProtocolFault(f"opcode {opcode}")
+            raise ProtocolFault("an opcode that there is not")
         elif self._opcode is not None:
             raise ProtocolFault("a new message inside of another")
         return final, opcode, short
@@ -1044,6 +1044,7 @@ class Connection:
         # what the C writer counts by itself, by the same names
         self.counts: Counter[str] = Counter() if counts is None else counts
         self._status = FeedStatus.OK
+        self._fault = ""
 
     @property
     def buffer(self) -> memoryview:
@@ -1080,6 +1081,11 @@ class Connection:
         self._status = self._handle()
         return self._status
 
+    @property
+    def fault(self) -> str:
+        """After `PROTOCOL`: what the other side did wrong; "" before."""
+        return self._fault
+
     def close(self) -> None:
         """Nothing to give back: here so that C's connection can be swapped for this one."""
 
@@ -1094,7 +1100,8 @@ class Connection:
                 return FeedStatus.MORE
             try:
                 message = self._splitter.take()
-            except ProtocolFault:
+            except ProtocolFault as fault:
+                self._fault = str(fault)
                 return FeedStatus.PROTOCOL
             except MessageTooLarge as fault:
                 self._gap = self._gap_too_large(fault)

@@ -79,6 +79,10 @@ class WireConnection(Protocol):
     def last_recv_ns(self) -> int:
         """Receive stamp of the last chunk, UTC ns; 0 before the first."""
 
+    @property
+    def fault(self) -> str:
+        """After `PROTOCOL`: what the other side did wrong; "" before."""
+
     def close(self) -> None:
         """Gives the memory back; `frames` and `last_recv_ns` stay readable. Twice does no harm."""
 

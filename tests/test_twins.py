@@ -418,6 +418,8 @@ def assert_same_connections(path: Path, chunks: Iterable[bytes], **options: Any)
             assert in_python.events == in_c.events
             assert in_python.connection.frames == in_c.connection.frames
             assert in_python.connection.last_recv_ns == in_c.connection.last_recv_ns
+            assert in_python.connection.fault == in_c.connection.fault
+            assert (in_c.connection.fault != "") == (status is FeedStatus.PROTOCOL)
             if status is not FeedStatus.OK:
                 assert (in_c.connection.feed(0), in_python.connection.feed(0)) == (status, status)
                 break
@@ -444,6 +446,27 @@ def test_both_connections_make_the_same_of_the_same_bytes(
 def text_frames(payloads: Iterable[bytes]) -> list[bytes]:
     """Each as one WebSocket message, 16 bit length."""
     return [b"\x81\x7e" + len(payload).to_bytes(2, "big") + payload for payload in payloads]
+
+
+BROKEN = {
+    b"\xc1\x00": "reserved bits are set",
+    b"\x81\x80": "a masked server frame",
+    b"\x83\x00": "an opcode that there is not",
+    b"\x8b\x00": "an opcode that there is not",
+    b"\x80\x00": "a continuation outside of a message",
+    b"\x09\x00": "a fragmented control frame",
+    b"\x89\x7e\x00\x7e": "a control frame of more than 125 bytes",
+    b"\x88\x7f\0\0\0\0\0\0\0\x7e": "a control frame of more than 125 bytes",
+    b"\x81\x7f\x80\0\0\0\0\0\0\0": "a length with its top bit set",
+    b"\x89\x7f\x80\0\0\0\0\0\0\0": "a length with its top bit set",
+    b"\x01\x01a\x81\x00": "a new message inside of another",
+}
+
+
+@pytest.mark.parametrize("data", list(BROKEN), ids=bytes.hex)
+def test_both_connections_say_what_is_wrong_with_a_frame(tmp_path: Path, data: bytes) -> None:
+    side = assert_same_connections(tmp_path / "ring", [*text_frames([b"{}"]), data], max_frame_bytes=MAX_FRAME_BYTES)
+    assert side.connection.fault == BROKEN[data]
 
 
 def test_both_connections_stop_tracking_at_the_same_sid(tmp_path: Path) -> None:

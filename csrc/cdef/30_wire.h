@@ -80,5 +80,6 @@ void ssmd_conn_close(ssmd_conn *conn);
 uint8_t *ssmd_conn_buffer(const ssmd_conn *conn);
 uint64_t ssmd_conn_buffer_bytes(const ssmd_conn *conn);
 const ssmd_feed_result *ssmd_conn_result(const ssmd_conn *conn);
+const char *ssmd_conn_fault(const ssmd_conn *conn);
 int ssmd_conn_feed(ssmd_conn *conn, uint64_t received);
 int ssmd_conn_receive(ssmd_conn *conn, int descriptor);

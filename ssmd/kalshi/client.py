@@ -227,7 +227,7 @@ class Client:
             else:
                 break
         if status == FeedStatus.PROTOCOL:
-            self._end_socket(_Loss("the exchange broke the WebSocket protocol", 1002))
+            self._end_socket(_Loss(f"the exchange broke the WebSocket protocol: {wire.fault}", 1002))
         elif status == FeedStatus.TOO_LARGE:
             self._end_socket(_Loss("a message was larger than max_frame_bytes", 1009))
         elif status == FeedStatus.CLOSED:

@@ -211,6 +211,7 @@ class Connection:
         self._result = lib.ssmd_conn_result(self._handle)
         self._feed = lib.ssmd_conn_feed
         self._events: list[Event] = []
+        self._fault = ""  # after close
         size = lib.ssmd_conn_buffer_bytes(self._handle)
         self._buffer = memoryview(ffi.buffer(lib.ssmd_conn_buffer(self._handle), size))
         writer._connections.add(self)
@@ -273,9 +274,18 @@ class Connection:
     def last_recv_ns(self) -> int:
         return int(self._result.last_recv_ns)
 
+    @property
+    def fault(self) -> str:
+        """After `PROTOCOL`: what the other side did wrong; "" before."""
+        if self._handle is None:
+            return self._fault
+        text: bytes = ffi.string(lib.ssmd_conn_fault(self._handle))
+        return text.decode()
+
     def close(self) -> None:
         """Gives the memory back, the buffer with it. Twice does no harm."""
         if self._handle is not None:
+            self._fault = self.fault
             self._buffer = memoryview(b"")
             self._result = ffi.new("ssmd_feed_result *", self._result[0])
             self._feed = _closed

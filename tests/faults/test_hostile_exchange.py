@@ -78,7 +78,7 @@ class Case:
 
 
 A, B = trade("A-1"), trade("B-2")
-BROKEN = "broke the WebSocket protocol"
+BROKEN = "broke the WebSocket protocol: "
 CLOSED = "closed by the exchange: 1000"
 
 
