@@ -182,7 +182,7 @@ class Connector:
             live=self._checks,
             ready={"subscriptions": self._check_subscriptions},
             metrics=exposition(self._readings),
-            markets=lambda: self._store.markets() if self._store else {},
+            markets=lambda after, limit: self._store.markets(after, limit) if self._store else ({}, 0),
         )
         self.health_address = server.address
         self._log.info("health", address=server.address, pages=["/healthz", "/readyz", "/metrics", "/markets"])

@@ -352,16 +352,20 @@ class Store:
             counted[name] += count
         return counted
 
-    def markets(self) -> dict[str, dict[str, int]]:
-        """What each market had in this run: records, receive time and number of the last one."""
-        return {
+    def markets(self, after: int, limit: int) -> tuple[dict[str, dict[str, int]], int]:
+        """What each market had in this run: records, receive time and number of the last one; and how many there are.
+
+        In the order of first sight: those behind the first `after`, at most `limit`.
+        """
+        page = {
             name: {
                 "records": seen.records,
                 "last_recv_ns": seen.last_recv_ns,
                 "last_number": seen.last_number,
             }
-            for name, seen in self._writer.activities().items()
+            for name, seen in self._writer.activities(after, limit).items()
         }
+        return page, self._writer.market_count
 
     def cursors(self) -> dict[str, int]:
         """Last record number in the ring, in the files, on the disk."""

@@ -140,11 +140,16 @@ class Writer:
         name = market.encode()
         return _activity(markets, lib.ssmd_interner_find(markets, name, len(name)))
 
-    def activities(self) -> dict[str, Activity]:
-        """All markets that were seen, in the order of first sight."""
-        markets = lib.ssmd_writer_markets(self.handle)
+    @property
+    def market_count(self) -> int:
+        """How many markets were seen."""
+        return int(lib.ssmd_interner_count(lib.ssmd_writer_markets(self.handle)))
+
+    def activities(self, after: int = 0, limit: int | None = None) -> dict[str, Activity]:
+        """The markets that were seen, in the order of first sight: those behind the first `after`, at most `limit`."""
+        markets, count = lib.ssmd_writer_markets(self.handle), self.market_count
         found = {}
-        for market_id in range(1, lib.ssmd_interner_count(markets) + 1):
+        for market_id in range(after + 1, (count if limit is None else min(count, after + limit)) + 1):
             activity = _activity(markets, market_id)
             if activity is not None:
                 found[_name(markets, market_id)] = activity

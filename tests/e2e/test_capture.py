@@ -215,7 +215,9 @@ def test_markets_shows_what_each_market_had_in_this_run(tmp_path: Path) -> None:
         with Recorder(environment, exchange) as recorder:
             recorder.wait_frames(200)
             exchange.fault("half_open")
-            shown = json.loads(recorder.get("/markets")[1])
+            page = json.loads(recorder.get("/markets")[1])
+            shown = page["markets"]
+            assert (page["total"], page["next"], page["note"]) == (len(shown), None, None)
             assert recorder.stop() == 0
         by_market: dict[str, list[int]] = {}
         for line in read_lines(recorder.data):
