@@ -3,7 +3,7 @@
     nats-server --.            .-- redis-server
     moto (S3) ----+-- ssmd run +-- simulator (its ledger: every frame that it sent)
                        |
-                 stops by itself -> publisher --once, archiver --once -> ssmd verify --against -> ledger
+                 stops by itself -> publisher --once, archiver --once -> ssmd verify --against -> cache, ledger
 
 Invariant: whatever was started is ended with this process, however that ends: servers are killed by the kernel when it
 dies (PR_SET_PDEATHSIG), and the recorder ends as it does on SIGTERM.
@@ -115,6 +115,8 @@ def run(given: argparse.Namespace, started: contextlib.ExitStack) -> int:
         finish(part, arguments, places, started)
     step("comparing journal, stream and bucket")
     same = verified(data, places, started)
+    step("comparing the cache with the last values of the journal")
+    same = cached(data, places) and same
     step("comparing the journal with the exchange's ledger")
     frames, trouble = agreement(data, ledger)
     print(
@@ -334,6 +336,24 @@ def verified(data: Path, places: Places, started: contextlib.ExitStack) -> bool:
     process = Started("verify", ["-m", "ssmd", *words], places.variables)
     started.callback(process.end)
     return process.wait(DRAIN_S) == 0
+
+
+def cached(data: Path, places: Places) -> bool:
+    """What Redis holds of each market is what the journal says of it."""
+    kept, said = last_values("--url", places.redis), last_values("--data", str(data))
+    differing = sorted(market for market in kept.keys() | said.keys() if kept.get(market) != said.get(market))
+    if differing:
+        print(f"cache    {len(differing)} of {len(said)} markets differ: {', '.join(differing[:5])}")
+    else:
+        print(f"cache    the last values of {len(kept)} markets are those of the journal")
+    return bool(kept) and not differing
+
+
+def last_values(*where: str) -> dict[str, Any]:
+    words = [sys.executable, "-m", "ssmd", "last", "--json", "--feed", "kalshi", *where]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=DRAIN_S, check=False)
+    values = map(json.loads, done.stdout.splitlines())
+    return {value["market"]: value for value in values}
 
 
 def agreement(data: Path, ledger: Path) -> tuple[int, str]:

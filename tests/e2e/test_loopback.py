@@ -298,6 +298,7 @@ def test_the_script_runs_everything_and_proves_it(tmp_path: Path, monkeypatch: p
     assert process.returncode == 0, said
     assert said.count("records are the same, once each\n") == 3, said
     assert "the same everywhere: journal kalshi-" in said
+    assert re.search(r"cache +the last values of \d+ markets are those of the journal", said)
     assert re.search(r"ledger +[\d,]+ frames are the first ones that the exchange sent", said)
     assert processes_of(tmp_path) == []
 
