@@ -553,6 +553,17 @@ def test_removals_are_said_and_counted(journal: Journal, boxed: Any) -> None:
     assert b.box.counters.removed == 2
 
 
+def test_a_segment_is_copied_in_its_last_form_only(journal: Journal, storage: Flaky, boxed: Any) -> None:
+    """On a full disk it may have a manifest and not be compressed yet: later there would be two objects of it."""
+    segment = archived(journal, options=Options(compress=False))
+    b = boxed()
+    b.step()
+    assert keys(storage) == [] and b.box.trouble() is None
+    archive(segment, Options())
+    b.step()
+    assert keys(storage) == [f"{FOLDER}/{segment.stem}.capnp.zst", f"{FOLDER}/{segment.stem}.manifest.json"]
+
+
 def test_a_slow_storage_is_told_while_it_is_slow(journal: Journal, storage: Flaky, boxed: Any) -> None:
     segment = archived(journal)
     b = boxed()

@@ -54,7 +54,7 @@ CALLS: dict[str, Callable[[ObjectStorage], object]] = {
     "check to read": lambda s: s.check(writable=False),
     "put": lambda s: s.put("x", b"1"),
     "put if absent": lambda s: s.put("x", b"1", if_absent=True),
-    "put parts": lambda s: s.put("x", itertools.repeat(bytes(MIB), 40)),
+    "put parts": lambda s: s.put("x", itertools.repeat(bytes(MIB), 20)),
     "get": lambda s: s.get("x"),
     "range": lambda s: s.range("x", 0, 1),
     "stream": lambda s: next(s.stream("x")),
@@ -259,7 +259,7 @@ def test_a_large_object_that_lost_leaves_nothing_behind(server: S3Server, monkey
 
 def test_an_upload_whose_source_fails_is_aborted(server: S3Server) -> None:
     def failing() -> Iterator[bytes]:
-        yield from itertools.repeat(bytes(MIB), 40)
+        yield from itertools.repeat(bytes(MIB), 20)
         raise OSError("the disk fails")
 
     for if_absent in (False, True):
@@ -273,7 +273,7 @@ def test_a_part_that_cannot_be_put_leaves_no_object(proxy: FlakyProxy, server: S
     there = storage(proxy.url)
     proxy.answer = lambda method, path: Answer(500) if "partNumber=3" in path else None
     with pytest.raises(UnavailableError):
-        there.put("x", itertools.repeat(bytes(MIB), 40), if_absent=True)
+        there.put("x", itertools.repeat(bytes(MIB), 20), if_absent=True)
     with pytest.raises(MissingObjectError):
         there.head("x")
     assert server.ask("GET", f"/{S3Server.BUCKET}?list-type=2").count(b"<Key>") == 0
@@ -300,7 +300,7 @@ def test_etags_that_are_no_md5_are_said_to_be_the_services_own(proxy: FlakyProxy
 
 
 def test_a_stream_of_any_length_is_put_with_little_memory(server: S3Server) -> None:
-    storage(server.url).put("warm", itertools.repeat(bytes(MIB), 40))
+    storage(server.url).put("warm", itertools.repeat(bytes(MIB), 20))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     storage(server.url).put("x", itertools.repeat(bytes(MIB), 128))
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024

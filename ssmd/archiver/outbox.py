@@ -31,7 +31,7 @@ from ssmd.errors import (
 )
 from ssmd.journal import manifest
 from ssmd.journal.archived import Archived, read_archived, write_archived
-from ssmd.journal.paths import Segment
+from ssmd.journal.paths import Segment, State
 
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 60.0
@@ -53,7 +53,10 @@ class Counters:
 
 
 class Outbox:
-    """One journal's way to one Storage. `step` belongs to one thread; what is read beside it may be a moment old."""
+    """One journal's way to one Storage; `compressed`: segments wait until they are.
+
+    `step` belongs to one thread; what is read beside it may be a moment old.
+    """
 
     def __init__(
         self,
@@ -61,6 +64,7 @@ class Outbox:
         target: Target,
         rule: Rule | None,
         *,
+        compressed: bool = True,
         say: Say,
         monotonic: Callable[[], float] = time.monotonic,
         now_ns: Callable[[], int] = time.time_ns,
@@ -68,7 +72,7 @@ class Outbox:
     ) -> None:
         self.counters = Counters()
         self.refused: RejectedError | None = None  # the Storage's last word, if it was that
-        self._root, self._target, self._rule = root, target, rule
+        self._root, self._target, self._rule, self._compressed = root, target, rule, compressed
         self._say, self._monotonic, self._now_ns, self._jitter = say, monotonic, now_ns, jitter
         self._marks: dict[str, Mark | None] = {}
         self._failed: dict[str, tuple[SsmdError, float]] = {}  # by stem; when it is tried again
@@ -135,7 +139,7 @@ class Outbox:
 
     def _upload(self, segment: Segment, go_on: GoOn) -> bool:
         """False when a stop was asked for."""
-        if not manifest.path_of(segment).exists() or self._monotonic() < self._failed.get(segment.stem, (None, 0.0))[1]:
+        if not self._is_due(segment):
             return True
         began = self._monotonic()
         self._busy = (f"the copy of {name_of(segment)}", began)
@@ -153,6 +157,13 @@ class Outbox:
         seconds = round(self._monotonic() - began, 3)
         self._say("uploaded", segment=name_of(segment), objects=done.objects, bytes=done.bytes, seconds=seconds)
         return True
+
+    def _is_due(self, segment: Segment) -> bool:
+        """It has its last form (else two forms of it could come into the Storage), and its time after a failure."""
+        if (self._compressed and segment.state == State.SEALED) or not manifest.path_of(segment).exists():
+            return False
+        _, again_at = self._failed.get(segment.stem, (None, 0.0))
+        return self._monotonic() >= again_at
 
     def _segment_failed(self, segment: Segment, error: SsmdError) -> None:
         known = self._failed.get(segment.stem)

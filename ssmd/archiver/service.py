@@ -180,7 +180,7 @@ class Service:
         if self._outbox is None and given is not None and self._root.is_dir():
             journal = make_identity(self._root)
             target = Target(given.storage, given.place, given.prefix, given.feed, journal)
-            self._outbox = Outbox(self._root, target, given.rule, say=say)
+            self._outbox = Outbox(self._root, target, given.rule, compressed=self._wanted.compress, say=say)
         return self._outbox
 
     # ---- local files -------------------------------------------------------------------------------------------------

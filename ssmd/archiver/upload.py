@@ -14,8 +14,8 @@ Killed anywhere, the same call finishes the work:
     segment, manifest     mark                  done
     other bytes           no mark               ConflictError: told loudly; the object and our files stay as they are
 
-An object is compared by size and MD5 (its etag), and where its etag is no MD5 (put in parts, encrypted by the
-service) by reading it back.
+An object is compared by size and etag (ssmd.middleware.etags), and where the etag proves nothing (put in several
+parts, encrypted by the service) by reading it back.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from ssmd.journal import manifest
 from ssmd.journal.files import replace_file
 from ssmd.journal.paths import ARCHIVED, DAY, Segment, State
 from ssmd.journal.times import show_time
+from ssmd.middleware.etags import proves
 from ssmd.middleware.interfaces import ObjectInfo, Storage
 from ssmd.middleware.names import ObjectName, object_key
 
@@ -256,7 +257,7 @@ def _put(storage: Storage, key: str, file: _File) -> ObjectInfo:
 def _same(storage: Storage, found: ObjectInfo, file: _File) -> bool:
     if found.size_bytes != file.size_bytes:
         return False
-    if found.etag == file.md5 and not found.multipart:
+    if proves(found, size_bytes=file.size_bytes, md5=file.md5):
         return True
     md5 = hashlib.md5(usedforsecurity=False)
     for chunk in storage.stream(found.key):

@@ -55,7 +55,7 @@ from ssmd.errors import (
 from ssmd.middleware.interfaces import ObjectInfo
 from ssmd.middleware.keys import OWN, checked_key, folder_of, is_own
 
-MAX_SINGLE_BYTES: Final = 32 << 20
+MAX_SINGLE_BYTES: Final = 8 << 20
 PART_BYTES: Final = 8 << 20  # at most 10,000 parts: 80 GB
 PARTS_AT_ONCE: Final = 2
 MAX_COPY_BYTES: Final = 5 << 30  # S3: the largest source of one server-side copy
@@ -147,8 +147,8 @@ class ObjectStorage:
         pieces = _cut(data) if isinstance(data, bytes) else iter(data)
         head, ended = _filled(pieces, MAX_SINGLE_BYTES)
         if ended:
-            return self._put_whole(key, b"".join(head), if_absent)
-        return self._put_parts(key, chain(head, pieces), if_absent)
+            return self._put_whole(key, head, if_absent)
+        return self._put_parts(key, chain(_given_up(head), pieces), if_absent)
 
     def get(self, key: str) -> bytes:
         return bytes(self._get(key).bytes())
@@ -211,7 +211,7 @@ class ObjectStorage:
 
     # ---- putting -----------------------------------------------------------------------------------------------------
 
-    def _put_whole(self, key: str, data: bytes, if_absent: bool) -> ObjectInfo:
+    def _put_whole(self, key: str, data: bytes | bytearray, if_absent: bool) -> ObjectInfo:
         self._send(key, data, if_absent)
         info = self.head(key)
         if not info.multipart and info.etag != hashlib.md5(data, usedforsecurity=False).hexdigest():
@@ -219,7 +219,7 @@ class ObjectStorage:
             return self.head(key)
         return info
 
-    def _send(self, key: str, data: bytes, if_absent: bool) -> None:
+    def _send(self, key: str, data: bytes | bytearray, if_absent: bool) -> None:
         with self._translated(key):
             obstore.put(self._store, key, data, mode="create" if if_absent else "overwrite", use_multipart=False)
 
@@ -344,15 +344,22 @@ def _cut(data: bytes) -> Iterator[bytes]:
     return (bytes(view[at : at + PART_BYTES]) for at in range(0, len(view), PART_BYTES))
 
 
-def _filled(pieces: Iterator[bytes], most_bytes: int) -> tuple[list[bytes], bool]:
-    """Pieces of just more than so many bytes, or all of them and True."""
-    head, size = [], 0
+def _filled(pieces: Iterator[bytes], most_bytes: int) -> tuple[bytearray, bool]:
+    """The bytes of pieces up to just more than so many, or of all of them and True."""
+    head = bytearray()
     for piece in pieces:
-        head.append(piece)
-        size += len(piece)
-        if size > most_bytes:
+        head += piece
+        if len(head) > most_bytes:
             return head, False
     return head, True
+
+
+def _given_up(head: bytearray) -> Iterator[bytes]:
+    """The bytes in pieces, and their memory with them."""
+    while head:
+        piece = bytes(head[:PART_BYTES])
+        del head[:PART_BYTES]
+        yield piece
 
 
 def _at_most(most_bytes: int, pieces: Iterator[bytes], key: str) -> Iterator[bytes]:
