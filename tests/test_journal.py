@@ -667,3 +667,30 @@ def test_a_journal_without_an_identity_is_told_from_one_with_a_bad_one(tmp_path:
     (tmp_path / IDENTITY).write_text("\n")
     with pytest.raises(DamageError):
         identity(tmp_path)
+
+
+@pytest.mark.parametrize("proved_only", [True, False])
+@pytest.mark.parametrize("cut", [8, 60, 104, 130])
+def test_a_checkpoint_that_was_half_written_and_then_written_anew_is_no_damage(
+    journal: Journal, proved_only: bool, cut: int
+) -> None:
+    """A full disk: the flusher's write ends in the middle, and what it writes there later is something else."""
+    journal.trade(1)
+    journal.checkpoint()
+    journal.trade(2)
+    path = journal.write(paths.OPEN)
+    kept, number = journal.data, journal.number
+    batch_at, records = journal._batch_at, journal._records
+    journal.checkpoint()
+    half = journal.data[: len(kept) + cut]
+    path.write_bytes(half)
+    follower = Follower([journal.root], proved_only=proved_only)
+    given = [record.view.number for record in follower.step() if record.kind != "checkpoint"]
+    journal.data, journal.number, journal._batch_at, journal._records = kept, number, batch_at, records
+    journal.trade(3)
+    journal.checkpoint()
+    journal.trade(4)
+    path.write_bytes(journal.data)
+    given += [record.view.number for record in follower.step() if record.kind != "checkpoint"]
+    assert given == ([1, 2, 3] if proved_only else [1, 2, 3, 4])
+    assert follower.damage == []

@@ -234,12 +234,39 @@ class SegmentReader:
         status = OK
         while status == OK and not (self._groups and self.walk.good_offset > self._given):
             status = self.walk.next(self._data, self._start + self.walk.offset - self._given)
+        if status == DAMAGED and self._read_anew():
+            return self._proved()
         if self._groups and self.walk.good_offset > self._synced:
             self._sync()
         batch = self._give(self.walk.good_offset, proved=True)
         if status == DAMAGED:
             self._fault(0)
         return batch
+
+    def _read_anew(self) -> bool:
+        """Whether a fault was in what we had read, and is no longer in the file.
+
+        On a full disk a write ends in the middle, and when there is room again something else may be written there:
+        what was given before that point is the same, the rest is read again.
+        """
+        if self.segment.state != State.OPEN:
+            return False
+        good = self.walk.good_offset
+        known = self._data[max(self._start, self._start + good - self._given) :]
+        self.source.seek(good)
+        data = b""
+        wanted = max(good, self._given) - good + len(known)
+        while len(data) < wanted and (chunk := self.source.read(CHUNK_BYTES)):
+            data += chunk
+        start = max(self._given - good, 0)
+        changed = data[start : start + len(known)] != known
+        if self._given < good:  # a proved batch that was not given yet stays in front
+            data = self._data[self._start : self._start + good - self._given] + data
+            start = 0
+        self._data, self._start = data, start
+        if changed:
+            self.walk.rewind()
+        return changed
 
     def _sync(self) -> None:
         """A checkpoint is written before it is synced: what was read of an open file may not be on the disk yet."""
