@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import random
 import time
+from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -156,7 +157,9 @@ class Publisher:
         self._saved_at_s = 0.0
         self._begins = found is None  # wherever the journal begins
         self._number = self._planned = self._saved.number
-        self._sequence = self._saved.sequence
+        self._sequence = self._saved.sequence  # on the bus: all that is beyond `number` stands behind this place
+        self._newest = self._sequence  # of what was confirmed
+        self._held_to = 0  # up to this record messages may stand on the bus out of their place
         self._unsure = found is None or not found.clean  # what the bus holds beyond the cursor
         self._ready = False  # the bus was asked since the last failure
         self._tried = False  # the bus has answered, or could not be reached
@@ -333,7 +336,7 @@ class Publisher:
                 level="warning",
                 hint=cursors.how_to_move(cursor=None),
             )
-        self._sequence = 0
+        self._sequence = self._newest = 0
 
     def _find_held(self) -> None:
         """What the bus holds of this journal beyond the cursor is taken out of what is to be published."""
@@ -348,6 +351,7 @@ class Publisher:
                 self._log("the bus holds more than was confirmed", messages=len(held.ids), last=held.last)
             self._counters["duplicates"] += self._work.without(held)
             self._planner.held = held if held.ids else None
+            self._held_to = max(self._held_to, held.last)
         self._unsure = False
 
     def _scan_start(self) -> Start | None:
@@ -391,13 +395,23 @@ class Publisher:
         duplicates = sum(receipt.duplicate for receipt in receipts)
         counters["duplicates"] += duplicates
         last = receipts[-1].sequence
-        if last < self._sequence and not duplicates:
+        if last < self._newest and not duplicates:
             self._stream_is_new()
-        self._sequence = last if not duplicates else max(last, self._sequence)
-        self._number = max(self._number, work.safe[count - 1])
+        self._newest = max(last, self._newest)
+        self._move_to(work.safe[count - 1], receipts, bisect_left(work.safe, work.safe[count - 1], hi=count))
         work.shed(count)
-        if not work.messages:
-            self._number = max(self._number, work.covers)
+        if not work.messages and work.covers >= work.last:  # else the group goes on
+            self._move_to(work.covers, receipts, count)
+
+    def _move_to(self, number: int, receipts: Sequence[Receipt], count: int) -> None:
+        """Every record up to `number` is on the bus; the first `count` of these messages hold no other.
+
+        What is beyond must be found behind the cursor's place again: a batch of a group that is not complete yet was
+        confirmed, and does not move it. Nor does anything while messages are held that were sent before a failure.
+        """
+        self._number = max(self._number, number)
+        if count and self._number >= self._held_to:
+            self._sequence = max(self._sequence, receipts[count - 1].sequence)
 
     def _save(self, sent: int) -> None:
         cursor = Cursor(self._number, max(sent, self._number), self._sequence)
