@@ -18,6 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
+import bus  # noqa: E402
 import decode  # noqa: E402
 import path as path_bench  # noqa: E402
 import publish as publish_bench  # noqa: E402
@@ -124,6 +125,7 @@ def main() -> None:
     section("Publishing a journal to NATS JetStream", publish_bench.rates(0.2 if small else 1.0, rounds))
     span_s = 1.0 if small else publish_bench.SPAN_S
     section("Capture beside a publisher", publish_bench.capture(span_s, 1 if small else max(rounds // 2, 2)))
+    section("The bus: messages to JetStream, confirmed", bus.measure(2_000 if small else 100_000, rounds))
     if not small:
         (HERE / "results.md").write_text("\n".join(lines) + "\n")
 

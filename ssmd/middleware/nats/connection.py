@@ -42,7 +42,7 @@ BACK_OFF_TO_S: Final = 5.0
 CLOSE_TIMEOUT_S: Final = 3.0
 MARGIN_S: Final = 1.0  # a call's own timeout comes first; this one is for a loop that hangs
 
-_CREDENTIALS: Final = "Check the user, password, token or credentials file of the bus (docs/bus.md)."
+_CREDENTIALS: Final = "Check the user, password, token or creds of the bus: keys.nats of the environment."
 _REFUSALS: Final = ("authorization violation", "user authentication expired", "user authentication revoked")
 
 
@@ -228,7 +228,7 @@ class Connection:
         async def on_error(error: Exception) -> None:
             errors.append(error)
             del errors[:-10]
-            if "permissions violation" in str(error).lower():
+            if "permissions violation for publish" in str(error).lower():
                 self._tell(RejectedError("the bus does not permit this", hint=_CREDENTIALS, evidence=str(error)))
 
         options: dict[str, Any] = {

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from nats.aio.msg import Msg
@@ -27,7 +28,7 @@ from ssmd.errors import ConflictError, LimitError, MiddlewareError, PublishError
 from ssmd.middleware.interfaces import Message, Receipt
 from ssmd.middleware.names import uncovered
 from ssmd.middleware.nats.acks import Ack
-from ssmd.middleware.nats.client import BusClient
+from ssmd.middleware.nats.client import BusClient, while_connected
 from ssmd.middleware.nats.connection import Connection
 from ssmd.middleware.nats.refusals import refusal
 from ssmd.middleware.nats.stream import HEADER_ROOM_BYTES, StreamFacts, stream_facts
@@ -247,12 +248,9 @@ class Publisher:
             flight.fail(error)
         except (OSError, RuntimeError) as error:  # the socket, or asyncio's transport over it
             flight.fail(UnavailableError("the connection to the bus broke", evidence=str(error)))
-        if flight.failure is not None and client is not None and self._connection.client is client:
-            try:
-                async with asyncio.timeout(SETTLE_S):
-                    await flight.settle()
-            except TimeoutError:
-                pass
+        if flight.failure is not None and client is not None:
+            with suppress(TimeoutError, UnavailableError):  # what is not answered by then is not confirmed
+                await while_connected(client, flight.settle(), SETTLE_S)
 
     async def facts(self, client: BusClient) -> StreamFacts:
         """What is known of our stream; asked for once a connection."""

@@ -165,7 +165,7 @@ class StreamSubscription:
         self._acks: deque[str] = deque()
         self._lock = threading.Lock()  # for the two above
         self._task: asyncio.Task[None] | None = None
-        self._ended = False
+        self.ended = False
 
     # ---- for the caller's thread -------------------------------------------------------------------------------------
 
@@ -183,9 +183,9 @@ class StreamSubscription:
             self._connection.soon(lambda: self._connection.spawn(self._send_acks()))
 
     def unsubscribe(self) -> None:
-        if self._ended:
+        if self.ended:
             return
-        self._ended = True
+        self.ended = True
         self._queue.discard()
         self._queue.end(UnavailableError("the subscription was ended"))
         if not self._connection.closed:
@@ -207,7 +207,7 @@ class StreamSubscription:
         self._wanted.set()
 
     async def _pump(self) -> None:
-        while not self._ended:
+        while not self.ended:
             try:
                 client = await self._connection.connected(CALL_TIMEOUT_S)
                 if self._consumer is None:
@@ -231,7 +231,7 @@ class StreamSubscription:
         least = max(self._pending // 2, 1)
         caught_up = False
         try:
-            while self._connection.client is client and not self._ended:
+            while self._connection.client is client and not self.ended:
                 if caught_up:
                     self._seen = max(self._seen or 0, (await stream_facts(client, self._stream)).last)
                 await self._until_room(least)
@@ -274,7 +274,7 @@ class StreamSubscription:
             except TimeoutError:
                 if self._outstanding == before:
                     return SILENT
-            if self._ended:
+            if self.ended:
                 return SILENT
         return self._status
 
@@ -481,7 +481,7 @@ class RequestSubscription:
         self._queue = _Queue(pending, lambda: None)
         self._subscription: Any = None
         self._missed = 0
-        self._ended = False
+        self.ended = False
 
     def next(self, timeout_s: float) -> Delivery | None:
         return self._queue.next(timeout_s)
@@ -490,9 +490,9 @@ class RequestSubscription:
         """A request is answered, not acknowledged."""
 
     def unsubscribe(self) -> None:
-        if self._ended:
+        if self.ended:
             return
-        self._ended = True
+        self.ended = True
         self._queue.discard()
         self._queue.end(UnavailableError("the subscription was ended"))
         if not self._connection.closed:

@@ -12,10 +12,11 @@ from typing import Final
 
 import nats.errors
 
-from ssmd.errors import LimitError, PublishError, RejectedError, UnavailableError
+from ssmd.errors import ConflictError, LimitError, PublishError, RejectedError, UnavailableError
 from ssmd.middleware.interfaces import Delivery, Message, Receipt, Start
 from ssmd.middleware.interfaces import Subscription as SubscriptionOf
 from ssmd.middleware.names import meets
+from ssmd.middleware.nats.client import BusClient
 from ssmd.middleware.nats.connection import Connection, Credentials
 from ssmd.middleware.nats.publishing import Publisher
 from ssmd.middleware.nats.refusals import is_missing_stream
@@ -104,14 +105,7 @@ class NatsTransport:
         except RejectedError as error:
             if not is_missing_stream(error):
                 raise
-            facts = await create_stream(
-                client,
-                self._stream,
-                subjects,
-                max_bytes=self._stream_max_bytes,
-                max_age_s=self._stream_max_age_s,
-            )
-            made = True
+            made, facts = await self._make(client, subjects)
         wrong = judge(facts, subjects) or self._too_small(facts)
         if wrong is not None:
             raise wrong
@@ -126,6 +120,22 @@ class NatsTransport:
             "asked for",
             hint="Enlarge it (nats stream edit --max-bytes), or lower transport.stream_max_bytes.",
         )
+
+    async def _make(self, client: BusClient, subjects: Sequence[str]) -> tuple[bool, StreamFacts]:
+        """The stream, and whether we made it: another one may do so in the same moment."""
+        try:
+            return True, await create_stream(
+                client,
+                self._stream,
+                subjects,
+                max_bytes=self._stream_max_bytes,
+                max_age_s=self._stream_max_age_s,
+            )
+        except ConflictError as conflict:
+            try:
+                return False, await stream_facts(client, self._stream)
+            except RejectedError:
+                raise conflict from None
 
     # ---- publishing --------------------------------------------------------------------------------------------------
 
@@ -147,6 +157,7 @@ class NatsTransport:
     ) -> SubscriptionOf:
         made = StreamSubscription(self._connection, self._stream, pattern, start or Start.end(), durable, pending)
         self._connection.call(made.begin(), 2 * CALL_TIMEOUT_S)
+        self._subscriptions = [other for other in self._subscriptions if not other.ended]
         self._subscriptions.append(made)
         return made
 
@@ -194,6 +205,7 @@ class NatsTransport:
         self._connection.call(self._not_stored(subject), 2 * CALL_TIMEOUT_S)
         made = RequestSubscription(self._connection, subject, SERVE_PENDING)
         self._connection.call(made.begin(), 2 * CALL_TIMEOUT_S)
+        self._subscriptions = [other for other in self._subscriptions if not other.ended]
         self._subscriptions.append(made)
         return made
 
