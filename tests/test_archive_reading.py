@@ -334,6 +334,23 @@ def test_a_hole_in_the_middle_is_lost_data_whatever_the_archive_says(
     assert found.code == 1 and "records 4 to 6 are missing" in found.damage[0]["what"]
 
 
+def test_a_removal_while_verify_reads_is_no_loss(
+    journal: Journal, storage: MemoryStorage, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_of(journal)
+    copied(journal, storage)
+    target = Target(storage, PLACE, "md", "kalshi", make_identity(journal.root))
+    real = verify.accounts
+
+    def accounts(segments: Any, *arguments: Any, **options: Any) -> Any:
+        list(expire(journal.root, find([journal.root]), target, Rule(after_s=0, published=False), now_ns=1))
+        return real(segments, *arguments, **options)
+
+    monkeypatch.setattr(verify, "accounts", accounts)
+    found = Ran(capsys, journal.root)
+    assert (found.code, found.segments, found.begins[0]["first_number"]) == (0, 1, 7)
+
+
 def test_a_removal_that_is_under_way_is_no_loss(journal: Journal, storage: MemoryStorage) -> None:
     run_of(journal)
     copied(journal, storage)

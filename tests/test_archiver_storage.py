@@ -180,9 +180,13 @@ def test_once_copies_everything_to_the_bucket(server: S3Server, journal: Journal
     assert (again.returncode, again.stderr) == (0, "")
 
 
-def test_once_copies_everything_to_a_folder(journal: Journal, tmp_path: Path) -> None:
+def test_once_copies_everything_to_a_folder_that_there_is(journal: Journal, tmp_path: Path) -> None:
     data = seal(journal)
-    done = run_once(environment(tmp_path, archive=str(tmp_path / "archive")))
+    path = environment(tmp_path, archive=str(tmp_path / "archive"))
+    missing = run_once(path)
+    assert missing.returncode == 2 and "no such folder" in missing.stderr
+    (tmp_path / "archive").mkdir()
+    done = run_once(path)
     assert done.returncode == 0, done.stderr
     (packed,) = (tmp_path / "archive").rglob("*.capnp.zst")
     assert packed.parent == tmp_path / "archive" / "kalshi" / identity(journal.root) / DAY

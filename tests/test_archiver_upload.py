@@ -282,6 +282,7 @@ def test_a_sigkill_at_each_step_and_each_change_of_a_file_loses_nothing(journal:
     segments = [archived(journal), archived(journal)]
     content = {segment.path.name: segment.path.read_bytes() for segment in segments}
     content |= {path.name: path.read_bytes() for path in map(manifest.path_of, segments)}
+    (tmp_path / "archive").mkdir()
     storage = FileStorage(tmp_path / "archive")
     for calls in range(200):
         done = subprocess.run(

@@ -18,7 +18,9 @@ from ssmd.middleware.files import FileStorage
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    return tmp_path / "archive"
+    made = tmp_path / "archive"
+    made.mkdir()
+    return made
 
 
 @pytest.fixture
@@ -112,7 +114,6 @@ def test_a_name_that_the_file_system_does_not_take_is_a_limit(storage: FileStora
 
 
 def test_files_of_others_are_objects_and_their_etags_follow_their_bytes(storage: FileStorage, root: Path) -> None:
-    root.mkdir()
     (root / "x").write_bytes(b"one")
     before = storage.head("x").etag
     (root / "x").write_bytes(b"other")
@@ -121,7 +122,6 @@ def test_files_of_others_are_objects_and_their_etags_follow_their_bytes(storage:
 
 
 def test_names_that_are_no_keys_are_not_listed(storage: FileStorage, root: Path) -> None:
-    root.mkdir()
     for name in (b"line\nend", b"\xff\xfe"):
         (root / os.fsdecode(name)).write_bytes(b"")
     storage.put("x", b"1")
@@ -163,18 +163,30 @@ def test_a_disk_that_refuses_leaves_nothing_half(
     storage.put("new/x", b"2", if_absent=True)
 
 
-def test_check_makes_the_folder_and_leaves_no_file(storage: FileStorage, root: Path) -> None:
+def test_check_leaves_no_file(storage: FileStorage, root: Path) -> None:
     storage.check()
     assert [path for path in root.rglob("*") if path.is_file()] == []
 
 
-def test_check_of_a_folder_that_is_not_there_is_the_users_to_mend(storage: FileStorage, root: Path) -> None:
-    with pytest.raises(RejectedError, match="no such folder"):
-        storage.check(writable=False)
-    root.write_bytes(b"a file")
-    for writable in (True, False):
+def test_a_folder_that_is_not_there_is_the_users_to_mend_and_is_not_made(storage: FileStorage, root: Path) -> None:
+    """Its disk is not mounted: what is put would land on another one."""
+    root.rmdir()
+
+    def refused() -> None:
+        for writable in (True, False):
+            with pytest.raises(RejectedError, match="no such folder"):
+                storage.check(writable=writable)
         with pytest.raises(RejectedError, match="no such folder"):
-            storage.check(writable=writable)
+            storage.put("x", b"1")
+        with pytest.raises(RejectedError, match="no such folder"):
+            listed(storage)
+        with pytest.raises(RejectedError, match="no such folder"):
+            storage.head("x")
+
+    refused()
+    assert not root.exists()
+    root.write_bytes(b"a file")
+    refused()
 
 
 def test_check_tries_links(storage: FileStorage, monkeypatch: pytest.MonkeyPatch) -> None:

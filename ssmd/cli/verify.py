@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from ssmd.cli import options
 from ssmd.errors import EXIT_INCOMPLETE, EXIT_OK, EXIT_USAGE, StorageError, UsageError
-from ssmd.journal.account import accounts
+from ssmd.journal.account import Check, accounts
 from ssmd.journal.paths import Segment, find, is_url
+from ssmd.journal.source import GoneError
 from ssmd.journal.strays import Stray, strays
 from ssmd.journal.times import show_time
 from ssmd.quality import Report, judge, merge
@@ -24,6 +25,7 @@ from ssmd.terminal import shown, shown_lines
 if TYPE_CHECKING:
     from ssmd.cli.against import Comparison
 
+LOOKS = 3  # at a journal whose segments are taken away meanwhile
 LISTED = 20  # of each kind of trouble, in the human form; --json has all
 
 
@@ -51,16 +53,13 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     """Runs the command; gives its exit code. Raises SsmdError for what the user can mend."""
     given = parser().parse_args(arguments)
-    segments, astray = _located(given.paths)
-    if not segments and not astray:
-        raise UsageError(f"no segments under {' '.join(given.paths)}", hint="a journal's files end in .capnp")
     check = None
     if given.redecode:
         from ssmd.journal.redecode import Redecoder
 
         check = Redecoder().check
     try:
-        report = merge([judge(a) for a in accounts(segments, astray, books=not given.no_books, check=check)])
+        segments, report = _judged(given, check)
     except StorageError as error:
         print(f"ssmd verify: {shown_lines(str(error))}", file=sys.stderr)
         return EXIT_USAGE
@@ -73,6 +72,22 @@ def main(arguments: Sequence[str]) -> int:
         Page(sys.stdout, books=not given.no_books).print(report, comparisons)
     complete = report.complete and all(comparison.complete for comparison in comparisons)
     return EXIT_OK if complete else EXIT_INCOMPLETE
+
+
+def _judged(given: argparse.Namespace, check: Check | None) -> tuple[list[Segment], Report]:
+    """The segments and what they prove. What retention takes away between two looks is looked for again."""
+    for look in range(1, LOOKS + 1):
+        segments, astray = _located(given.paths)
+        if not segments and not astray:
+            raise UsageError(f"no segments under {' '.join(given.paths)}", hint="a journal's files end in .capnp")
+        try:
+            return segments, merge(
+                [judge(a) for a in accounts(segments, astray, books=not given.no_books, check=check)]
+            )
+        except GoneError:
+            if look == LOOKS:
+                raise
+    raise AssertionError("the last look returns or raises")
 
 
 def _located(paths: Sequence[str]) -> tuple[list[Segment], list[Stray]]:

@@ -7,7 +7,8 @@ written by the flusher). What another program puts into the folder is an object 
     {root}/.ssmd/{random}      on their way: written, synced, then given their name by one link or rename
 
 Invariant: a file under its key is whole and on the disk, its folders too. A crash leaves at worst a file in `.ssmd`,
-which no listing shows; the next `put` after a day removes it. A key cannot be both an object and a folder of
+which no listing shows; the next `put` after a day removes it. The folder itself is never made here: where it is gone,
+a disk is not mounted, and what is put would land on another one. A key cannot be both an object and a folder of
 objects here (a file system knows no such thing): that is a ConflictError, as nowhere else.
 
 Blocks as long as the disk does. An etag is the MD5 of the bytes as they are now: `head` and `list` read every file that
@@ -46,7 +47,7 @@ _TRIES = 100  # of a put whose folder another's delete takes away
 
 
 class FileStorage:
-    """`Storage` (ssmd.middleware.interfaces) in a folder, which is made when something is put."""
+    """`Storage` (ssmd.middleware.interfaces) in a folder that there is."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -56,22 +57,16 @@ class FileStorage:
         self._closed = False
 
     def check(self, *, writable: bool = True) -> None:
-        """The folder is there, or can be made, and (if `writable`) a file can be written and linked in it."""
+        """The folder is there, and (if `writable`) a file can be written and linked in it."""
         self._opened()
-        try:
+        self._there()
+        with _translated(str(self._root)):
             if writable:
                 self._probe()
-            else:
-                with os.scandir(self._root):
-                    pass
-        except (FileNotFoundError, NotADirectoryError) as error:
-            hint = "mount it, make it, or give another one"
-            raise RejectedError(f"{self._root}: there is no such folder", hint=hint, evidence=str(error)) from error
-        except OSError as error:
-            raise _translation(str(self._root), error) from error
 
     def put(self, key: str, data: bytes | Iterator[bytes], *, if_absent: bool = False) -> ObjectInfo:
         path = self._path(key)
+        self._there()
         self._remove_left_behind()
         with self._part(key) as (part, file):
             etag = _written(key, file, data)
@@ -127,6 +122,17 @@ class FileStorage:
         if self._closed:
             raise UnavailableError("this storage was closed")
 
+    def _there(self) -> None:
+        """Raises where the folder is not there, or may not be read."""
+        try:
+            with os.scandir(self._root):
+                pass
+        except (FileNotFoundError, NotADirectoryError) as error:
+            hint = "mount its disk, make it, or give another one"
+            raise RejectedError(f"{self._root}: there is no such folder", hint=hint, evidence=str(error)) from error
+        except OSError as error:
+            raise _translation(str(self._root), error) from error
+
     def _path(self, key: str) -> Path:
         checked_key(key)
         self._opened()
@@ -138,6 +144,7 @@ class FileStorage:
         try:
             file = path.open("rb")
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+            self._there()
             raise MissingObjectError(f"{key}: there is no object of this key", evidence=str(error)) from error
         except OSError as error:
             raise _translation(key, error) from error
@@ -146,6 +153,7 @@ class FileStorage:
 
     def _keys(self, prefix: str) -> Iterator[str]:
         """Keys of the files that begin with the prefix, in no order."""
+        self._there()
         folder = folder_of(prefix)
         if folder is None:
             return
@@ -188,7 +196,6 @@ class FileStorage:
                     raise
 
     def _probe(self) -> None:
-        _make_folder(self._root)
         with self._part(str(self._root)) as (part, file):
             _written(str(self._root), file, b"")
             other = part.with_suffix(".probe")

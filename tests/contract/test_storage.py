@@ -88,6 +88,7 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]
     if request.param == "memory":
         made = MemoryStorage()
     elif request.param == "files":
+        (tmp_path / "archive").mkdir()
         made = FileStorage(tmp_path / "archive")
     else:
         server: S3Server = request.getfixturevalue("server")
