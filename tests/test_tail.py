@@ -184,6 +184,34 @@ def test_damage_is_a_line_on_standard_error_and_exit_code_1(journal: Journal) ->
     assert json.loads(done.stdout)["number"] == 11
 
 
+def environment_of(journal: Journal, *lines: str) -> Path:
+    file = journal.root.parent.parent / "of-a-test.yaml"
+    file.write_text(
+        "name: of-a-test\nfeed: kalshi\nschema: market_data:v1\nexchange: {simulator: {}}\n"
+        f"subscriptions: [{{channels: [trade], all: true}}]\nstorage: {{path: {journal.root.parent}}}\n"
+        + "\n".join(lines)
+    )
+    return file
+
+
+def test_a_journal_is_read_by_topics(journal: Journal) -> None:
+    journal.entry("notes.of.mine", b"maintenance", By="me")
+    journal.write(OPEN)
+    arguments = ("-e", str(environment_of(journal)), "--start", "beginning")
+    (note,) = printed(*arguments, "--topic", "notes.>", "--count", "1")
+    assert (note["number"], note["payload"], note["headers"]) == (11, "maintenance", {"By": "me"})
+    trades = printed(*arguments, "--topic", "trade.*", "--count", "7")
+    assert [(entry["number"], entry["topic"]) for entry in trades] == [
+        (n, "trade.KX-1") for n in (1, 2, 4, 5, 7, 8, 10)
+    ]
+    assert trades[0]["record"]["price_e4"] == 4700
+    assert printed(*arguments, "--topics") == [
+        {"topic": "notes.of.mine", "entries": 1},
+        {"topic": "ticker.KX-2", "entries": 3},
+        {"topic": "trade.KX-1", "entries": 7},
+    ]
+
+
 # ---- what is refused -------------------------------------------------------------------------------------------------
 
 
@@ -201,6 +229,9 @@ def test_damage_is_a_line_on_standard_error_and_exit_code_1(journal: Journal) ->
         (["--url", "nats://127.0.0.1:1", "--stream", "a b"], "stream"),
         (["-e", "kalshi-local", "--from", "nats"], "transport.type is memory"),
         (["-e", "no-such-environment"], "no-such-environment"),
+        (["--topics"], "of an environment"),
+        (["-e", "kalshi-local", "--topic", "a", "--kind", "trade"], "--kind"),
+        (["-e", "kalshi-local", "--topics", "--set", "journal.type=memory"], "memory"),
     ],
 )
 def test_what_cannot_be_meant_is_one_clear_error(arguments: Sequence[str], said: str) -> None:
@@ -349,6 +380,8 @@ def test_files_lead_into_a_stream_that_kept_only_the_newest_messages(
             follower.wait_for(numbers[-1])
             assert follower.numbers == numbers
             assert follower.end() == (0, "")
+        topics = printed("-e", str(file), "--set", "journal.type=nats", "--topics")
+        assert sum(topic["entries"] for topic in topics) > 1
         # The stream alone has the newest records only, and says so.
         done = ssmd("tail", "--url", nats.url, "--start", "1", "--journal", journal_of(recorder), "--count", "1")
         assert done.returncode == 1 and b"are missing" in done.stderr

@@ -9,8 +9,10 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO
 
 from ssmd.cli import options
@@ -60,6 +62,14 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--market", action="append", default=[], metavar="M", help="only of this market (may be repeated)")
     p.add_argument("--journal", metavar="ID", help="only records of this journal, such as kalshi-5f0c9a1e22b4")
     p.add_argument("--format", choices=sorted(PRINTERS), default="json", help="as of ssmd cat (default: json)")
+    p.add_argument(
+        "--topic",
+        action="append",
+        default=[],
+        metavar="T",
+        help="with -e: entries of the journal under these topics (* is one word, > the rest), also those of programs",
+    )
+    p.add_argument("--topics", action="store_true", help="with -e: list the topics of the journal, with their counts")
     p.add_argument("--count", type=int, metavar="N", help="end after so many records")
     p.add_argument("--duration", type=float, metavar="S", help="end after so many seconds")
     return p
@@ -79,6 +89,9 @@ def main(arguments: Sequence[str]) -> int:
         incomplete |= not isinstance(trouble, UnavailableError)
         print(f"ssmd tail: {shown(str(trouble))}", file=sys.stderr, flush=True)
 
+    if given.topic or given.topics:
+        _entries(given, told)
+        return EXIT_INCOMPLETE if incomplete else EXIT_OK
     made = api.tail(
         *given.paths,
         environment=given.environment,
@@ -101,6 +114,16 @@ def main(arguments: Sequence[str]) -> int:
         except KeyboardInterrupt:
             sys.stdout.buffer.flush()
     return EXIT_INCOMPLETE if incomplete else EXIT_OK
+
+
+def _entries(given: argparse.Namespace, told: Callable[[SsmdError], None]) -> None:
+    from ssmd import api
+    from ssmd.cli import entries
+
+    stopping = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    with suppress(KeyboardInterrupt):
+        entries.run(given, api.start_of(given.start), told, stopping.is_set)
 
 
 def _print(made: Tail, printer: Printer, out: BinaryIO, count: int | None, duration_s: float | None) -> None:
