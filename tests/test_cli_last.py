@@ -52,18 +52,19 @@ def test_a_journal_without_any_redis_is_shown_as_a_table(
     title, first, second, third = out.splitlines()
     assert code == 0
     assert title.split() == "market bid $ contracts ask $ contracts trade $ contracts taker status age".split()
-    assert first.split()[:9] == ["M-1", "0.46", "250", "0.475", "700.5", "0.47", "3", "-", "active"]
+    assert first.split()[:9] == ["M-1", "?", "?", "?", "?", "0.47", "3", "-", "active"]
+    assert "book not synced: nothing was recorded for" in first and "was 0.46 / 0.475" in first
     assert second.split()[:5] == ["M-2", "-", "-", "-", "-"]
     assert "quote from the ticker" in second
     assert third.split()[:5] == ["M-3", "?", "?", "?", "?"]
     assert "book not synced: messages were missed; was 0.01 / 0.02" in third
-    assert "old: is it being recorded?" in err
+    assert "3 of 3 markets: nothing was recorded for" in err
 
 
 def test_columns_stand_under_their_titles(journal: Journal, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = last(capsys, "--data", str(tmp_path))
     title, first, *_ = out.splitlines()
-    assert title.index("bid $") + len("bid $") == first.index("0.46") + len("0.46")
+    assert title.index("trade $") + len("trade $") == first.index("0.47 ") + len("0.47")
 
 
 def test_one_market_is_shown_with_all_that_is_known(
@@ -73,7 +74,7 @@ def test_one_market_is_shown_with_all_that_is_known(
     lines = out.splitlines()
     assert code == 0
     assert lines[0] == "M-1"
-    assert "bid 0.46 x 250 ask 0.475 x 700.5  from the order book" in lines[1]
+    assert "book not synced: nothing was recorded for" in lines[1] and "was 0.46 / 0.475" in lines[1]
     assert "0.47 x 3  taker -  id t1" in lines[2]
     assert lines[3].split() == ["ticker", "never", "seen"]
     assert "active" in lines[4]
@@ -209,16 +210,35 @@ def test_redis_gives_the_same_as_the_journal(
         assert last(capsys, "--url", server.url, "--feed", "other")[0] == 1
 
 
-def test_values_that_nobody_keeps_up_to_date_are_told_of(
+def test_prices_of_a_book_are_shown_while_somebody_keeps_it(
+    journal: Journal, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with RedisServer(tmp_path / "redis") as server:
+        fill(server, journal)
+        _, out, err = last(capsys, "--url", server.url)
+        assert out.splitlines()[1].split()[:9] == ["M-1", "0.46", "250", "0.475", "700.5", "0.47", "3", "-", "active"]
+        _, out, _ = last(capsys, "--url", server.url, "M-1")
+        assert "bid 0.46 x 250 ask 0.475 x 700.5  from the order book" in out.splitlines()[1]
+        assert err == ""
+
+
+def test_values_that_nobody_keeps_up_to_date_are_told_of_and_shown_without_prices(
     journal: Journal, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with RedisServer(tmp_path / "redis") as server:
         fill(server, journal)
         server.send("DEL", "ssmd:writer:kalshi:kalshi-1")
         code, out, err = last(capsys, "--url", server.url)
+        long_ago = json.dumps({"journal": "kalshi-1", "written_ns": 1})
+        server.send("SET", "ssmd:writer:kalshi:kalshi-1", long_ago)
+        _, later, _ = last(capsys, "--url", server.url)
+        server.send("SET", "ssmd:writer:kalshi:kalshi-1", "no json")
+        assert last(capsys, "--url", server.url)[:2] == (code, out)
     assert code == 0
-    assert "M-1" in out
-    assert "nobody says that it keeps the values" in err
+    assert out.splitlines()[1].split()[:3] == ["M-1", "?", "?"]
+    assert "book not synced: nobody keeps it up to date; was 0.46 / 0.475" in out
+    assert "3 of 3 markets: nobody keeps it up to date" in err
+    assert "nobody has kept it up to date for" in later
 
 
 def test_the_password_comes_from_redis_clis_variable(

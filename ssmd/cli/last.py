@@ -27,6 +27,7 @@ from ssmd.middleware.interfaces import Cache
 DEFAULT_ENVIRONMENT = "kalshi-local"  # for --url and --data alone: its feed, and nothing else of it
 PASSWORD_VARIABLE = "REDISCLI_AUTH"  # of redis-cli, too
 SILENT_AFTER_S = 15.0  # whoever writes the values says so each second
+NOT_RECORDING_AFTER_S = 150.0  # a recorder writes a clock anchor each minute, however quiet the markets are
 KEYS_A_READ = 1000
 NEAR_NAMES = 5
 NEAR_AMONG = 20_000
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
         if given.watch is not None:
             return _watch(source, given)
         values = source.read(given.markets)
-        _print(values, given)
+        _print(source, values, given)
         return _complain(source, given.markets, values)
 
 
@@ -77,12 +78,14 @@ class Source:
 
     def __init__(self, cache: Cache, feed: str, place: str) -> None:
         self.cache, self.feed, self.place = cache, feed, place
+        self._written: dict[object, object] | None = None  # journal -> when somebody last said that it keeps its values
 
     def read(self, markets: Sequence[str]) -> list[Value]:
         """The values of these markets (of all, for none), sorted by name; those that there are."""
         from ssmd.lastvalues import read_value
         from ssmd.middleware import names
 
+        self._written = None
         if markets:
             keys = [names.last_value_key(self.feed, market) for market in dict.fromkeys(markets)]
         else:
@@ -94,13 +97,15 @@ class Source:
         values = [value for value in found if value is not None and (not wanted or value["market"] in wanted)]
         return sorted(values, key=lambda value: str(value["market"]))
 
-    def stale(self) -> str | None:
-        """Why the values may be old, in a sentence."""
-        written_ns = [beat["written_ns"] for beat in self._beats() if isinstance(beat.get("written_ns"), int)]
-        if not written_ns:
-            return f"nobody says that it keeps the values in {self.place} up to date"
-        silent_s = (time.time_ns() - max(written_ns)) / 1e9
-        return f"nothing was written to {self.place} for {show_age(silent_s)}" if silent_s > SILENT_AFTER_S else None
+    def silence(self, value: Value) -> str | None:
+        """Why a value may be old, in a sentence: whoever kept it up to date does so no longer."""
+        if self._written is None:
+            self._written = {beat.get("journal"): beat.get("written_ns") for beat in self._beats()}
+        written_ns = self._written.get(value.get("journal"))
+        if not isinstance(written_ns, int):
+            return "nobody keeps it up to date"
+        silent_s = (time.time_ns() - written_ns) / 1e9
+        return f"nobody has kept it up to date for {show_age(silent_s)}" if silent_s > SILENT_AFTER_S else None
 
     def nothing(self) -> str:
         """Why there is no value at all, and what to do."""
@@ -118,8 +123,7 @@ class Source:
         from ssmd.middleware import names
 
         keys = list(self.cache.scan(names.writer_key(self.feed, "")))
-        beats = [json.loads(value) for value in self.cache.mget(keys) if value is not None]
-        return [beat for beat in beats if isinstance(beat, dict)]
+        return [beat for beat in map(_object, self.cache.mget(keys)) if beat]
 
 
 class Replay(Source):
@@ -157,10 +161,9 @@ class Replay(Source):
                 print(f"ssmd last: damage: {line}", file=sys.stderr)
         return super().read(markets)
 
-    def stale(self) -> str | None:
-        last_ns = max((service.values.recv_ns for service in self._services), default=0)
-        silent_s = (time.time_ns() - last_ns) / 1e9
-        return f"the last record in {self.place} is {show_age(silent_s)} old" if silent_s > SILENT_AFTER_S else None
+    def silence(self, value: Value) -> str | None:
+        silent_s = (time.time_ns() - max(service.values.recv_ns for service in self._services)) / 1e9
+        return f"nothing was recorded for {show_age(silent_s)}" if silent_s > NOT_RECORDING_AFTER_S else None
 
     def nothing(self) -> str:
         if not self._services:
@@ -202,6 +205,15 @@ def _source(given: argparse.Namespace) -> Source:
     return Replay(cache, feed, environment.storage.path, only_feed=named, max_markets=size)
 
 
+def _object(value: bytes | None) -> Value:
+    """The JSON object in bytes; an empty one if it is none."""
+    try:
+        said = json.loads(value) if value is not None else None
+    except (ValueError, RecursionError):
+        said = None
+    return said if isinstance(said, dict) else {}
+
+
 def _password() -> list[str]:
     return [
         "keys.redis.type=password",
@@ -213,16 +225,17 @@ def _password() -> list[str]:
 # ---- what is said ----------------------------------------------------------------------------------------------------
 
 
-def _print(values: Sequence[Value], given: argparse.Namespace) -> None:
+def _print(source: Source, values: Sequence[Value], given: argparse.Namespace) -> None:
     if given.json:
         for value in values:
             print(json.dumps(value, ensure_ascii=True, separators=(",", ":")))
     elif values:
         now_ns = time.time_ns()
+        shown_values = [doubted(value, source.silence(value)) for value in values]
         if len(given.markets) == 1:
-            print("\n".join(block(values[0], now_ns)))
+            print("\n".join(block(shown_values[0], now_ns)))
         else:
-            print("\n".join(table(values, now_ns)))
+            print("\n".join(table(shown_values, now_ns)))
 
 
 def _complain(source: Source, markets: Sequence[str], values: Sequence[Value]) -> int:
@@ -230,9 +243,9 @@ def _complain(source: Source, markets: Sequence[str], values: Sequence[Value]) -
     if not values and not (markets and source.read(())):
         print(f"ssmd last: {source.nothing()}", file=sys.stderr)
         return EXIT_INCOMPLETE
-    stale = source.stale()
+    stale = _stale(source, values)
     if stale is not None:
-        print(f"ssmd last: {stale}: is it being recorded?", file=sys.stderr)
+        print(f"ssmd last: {stale}", file=sys.stderr)
     known = {value["market"] for value in values}
     unknown = [market for market in dict.fromkeys(markets) if market not in known]
     for market in unknown:
@@ -261,7 +274,7 @@ def _watch(source: Source, given: argparse.Namespace) -> int:
         while True:
             values = source.read(given.markets)
             if given.json:
-                _print([value for value in values if before.get(value["market"]) != value], given)
+                _print(source, [value for value in values if before.get(value["market"]) != value], given)
                 before = {value["market"]: value for value in values}
             else:
                 print("\n".join(_frame(source, values, screen=screen)))
@@ -273,7 +286,8 @@ def _watch(source: Source, given: argparse.Namespace) -> int:
 
 def _frame(source: Source, values: Sequence[Value], *, screen: bool) -> Iterator[str]:
     """One picture of --watch: what fits on the screen, or all."""
-    lines = list(table(values, time.time_ns())) if values else [source.nothing()]
+    doubts = [doubted(value, source.silence(value)) for value in values]
+    lines = list(table(doubts, time.time_ns())) if values else [source.nothing()]
     if screen:
         rows = max(shutil.get_terminal_size().lines - 3, 5)
         if len(lines) > rows:
@@ -281,9 +295,25 @@ def _frame(source: Source, values: Sequence[Value], *, screen: bool) -> Iterator
         yield "\x1b[H\x1b[J" + lines[0]
         lines = lines[1:]
     yield from lines
-    stale = source.stale()
+    stale = _stale(source, values)
     if stale is not None:
-        yield f"! {stale}: is it being recorded?"
+        yield f"! {stale}"
+
+
+def _stale(source: Source, values: Sequence[Value]) -> str | None:
+    """How many of the values may be old, and why."""
+    reasons = [reason for reason in map(source.silence, values) if reason is not None]
+    if not reasons:
+        return None
+    return f"{len(reasons)} of {len(values)} markets: {reasons[0]}: is it being recorded?"
+
+
+def doubted(value: Value, why: str | None) -> Value:
+    """The value for people: a book that nobody keeps any more is not shown as a price."""
+    if why is None or value.get("trouble") or value.get("quote") != "book":
+        return value
+    book = value.get("book")
+    return value | {"trouble": why, "book": {**(book if isinstance(book, dict) else {}), "was": value}}
 
 
 # ---- one value -------------------------------------------------------------------------------------------------------

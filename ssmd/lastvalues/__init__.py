@@ -21,6 +21,7 @@ docs/last.md (the JSON).
 
 from __future__ import annotations
 
+import itertools
 import json
 import struct
 from collections import OrderedDict
@@ -60,6 +61,10 @@ _QUOTE_NAMES: Final = ("bid_e4", "bid_size_e2", "ask_e4", "ask_size_e2")
 _QUOTE_OF_TICKER: Final = ("yes_bid_e4", "yes_bid_size_e2", "yes_ask_e4", "yes_ask_size_e2")
 _NO_QUOTE: Final[_Best] = (None, None, None, None)
 _NO_RECORD: Final = Stamp()
+_NEVER: Final = {  # which parts are missing -> their names, as JSON
+    missing: json.dumps([name for name, is_missing in zip(PARTS, missing, strict=True) if is_missing])
+    for missing in itertools.product((False, True), repeat=len(PARTS))
+}
 
 
 class Changed(NamedTuple):
@@ -232,13 +237,13 @@ class _Face:
         book, quote, source, why = _book(last)
         if last.sync == Sync.NEVER:
             quote, source = self._ticker_quote, "null" if self._ticker is None else '"ticker"'
-        parts = (book, self._trade, self._ticker, self._status)
-        never = ",".join(f'"{name}"' for name, part in zip(PARTS, parts, strict=True) if part is None)
-        book, trade, ticker, status = ("null" if part is None else part for part in parts)
+        trade, ticker, status = self._trade, self._ticker, self._status
+        never = _NEVER[book is None, trade is None, ticker is None, status is None]
         return (
             f'{{"market":{self._shown_name},{whose},"number":{last.number},"recv_ns":{last.recv_ns},'
             f'{_best(quote)},"quote":{source},"trouble":{why},'
-            f'"book":{book},"trade":{trade},"ticker":{ticker},"status":{status},"never":[{never}]}}'
+            f'"book":{book or "null"},"trade":{trade or "null"},"ticker":{ticker or "null"},'
+            f'"status":{status or "null"},"never":{never}}}'
         ).encode()
 
     def learn(self, said: Mapping[str, Any]) -> None:
@@ -281,8 +286,11 @@ def _book(last: Last) -> tuple[str | None, _Best, str, str]:
 
 
 def _best(quote: _Best) -> str:
-    bid, bid_size, ask, ask_size = ("null" if field is None else field for field in quote)
-    return f'"bid_e4":{bid},"bid_size_e2":{bid_size},"ask_e4":{ask},"ask_size_e2":{ask_size}'
+    bid, bid_size, ask, ask_size = quote
+    return (
+        f'"bid_e4":{"null" if bid is None else bid},"bid_size_e2":{"null" if bid_size is None else bid_size},'
+        f'"ask_e4":{"null" if ask is None else ask},"ask_size_e2":{"null" if ask_size is None else ask_size}'
+    )
 
 
 def _trade(last: Last) -> str:

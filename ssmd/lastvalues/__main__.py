@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 
 from ssmd import host
 from ssmd.cli import options as flags
-from ssmd.errors import EXIT_OK, MiddlewareError, SsmdError, UnavailableError, UsageError
+from ssmd.errors import EXIT_OK, LimitError, MiddlewareError, SsmdError, UnavailableError, UsageError
 from ssmd.journal.follow import Follower
 from ssmd.journal.identity import known_identity
 from ssmd.journal.paths import feed_root
@@ -66,7 +66,8 @@ class Loop:
         deadline = time.monotonic() + STOP_BUDGET_S
         while time.monotonic() < deadline and self._service.read():
             pass
-        self._service.write(now=True)
+        if self._service.trouble is None:  # who is away costs seconds that a stop does not have
+            self._service.write(now=True)
         say_report(self._service)
 
     def _tell(self) -> None:
@@ -101,8 +102,8 @@ def make_service(given: argparse.Namespace) -> tuple[Service, Cache]:
     cache = MiddlewareFactory(environment, host.secret_reader(environment)).cache()
     try:
         cache.check()
-    except UnavailableError as error:
-        say("the cache cannot be reached yet", level="warning", reason=str(error))
+    except (UnavailableError, LimitError) as error:
+        say("the cache cannot be written to yet", level="warning", reason=str(error))
     root = feed_root(environment.storage.path, environment.feed)
     journal = known_identity(root)
     values = LastValues(environment.feed, journal=journal, max_markets=environment.cache.max_size)

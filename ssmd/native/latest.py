@@ -98,23 +98,22 @@ def _bytes(address: int, count: int) -> bytes:
 
 
 def _last(row: tuple[Any, ...]) -> Last:
-    (_, market, trade_id, number, recv_ns, b_number, b_recv, b_exchange, t_number, t_recv, t_exchange) = row[:11]
-    (k_number, k_recv, k_exchange, bid_size, ask_size, count_e2) = row[11:17]
-    (bid, ask, price_e4, *prices) = row[24:30]
-    (present, bid_levels, ask_levels, market_bytes, id_bytes, sync, side, block, was) = row[30:39]
+    (_, market, trade_id, number, recv_ns) = row[:5]
+    (bid_size, ask_size, count_e2) = row[14:17]
+    (present, bid_levels, ask_levels, market_bytes, id_bytes, sync, side, block, was) = row[30:]
     return Last(
         _bytes(market, market_bytes),
         number,
         recv_ns,
         sync,
         bool(was),
-        Quote(bid, bid_size, ask, ask_size, bid_levels, ask_levels),
-        Stamp(b_number, b_recv, b_exchange),
-        LastTrade(price_e4, count_e2, side, bool(block), _bytes(trade_id, id_bytes) if trade_id else None),
-        Stamp(t_number, t_recv, t_exchange),
+        Quote(row[24], bid_size, row[25], ask_size, bid_levels, ask_levels),
+        Stamp._make(row[5:8]),
+        LastTrade(row[26], count_e2, side, bool(block), _bytes(trade_id, id_bytes) if trade_id else None),
+        Stamp._make(row[8:11]),
         present,
-        (*prices, *row[17:24]),
-        Stamp(k_number, k_recv, k_exchange),
+        row[27:30] + row[17:24],
+        Stamp._make(row[11:14]),
     )
 
 
