@@ -34,7 +34,7 @@ from ssmd.middleware.names import PART_HEADER, ObjectName, object_key, part_id, 
 BLOCK: Final = 4096  # numbers that are summed up together
 NAMED_BLOCKS: Final = 64  # that are read a second time; beyond, counts must do
 LISTED: Final = 20  # ranges of each kind of difference
-SILENCE_S: Final = 5.0  # a stream that gives nothing for so long has been read to its end
+SILENCE_S: Final = 3.0  # a stream that gives nothing for so long has been read to its end
 SETTLED_S: Final = 0.3  # the same, when all that it must hold was read: only what is too much could still come
 CLOCK_SKEW_NS: Final = 5_000_000_000  # between the bus and us
 RECORDS: Final = "records"  # the forms of a stream

@@ -12,22 +12,25 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from ssmd.against import BATCHES, CHECKPOINT, RECORDS, Objects, Outcome, Source, Stream, compare
 from ssmd.errors import UsageError
-from ssmd.journal.identity import identity
+from ssmd.journal.identity import identity, known_identity
 from ssmd.journal.paths import Segment, State
 from ssmd.journal.pieces import Found, records_in
 from ssmd.journal.reader import Reader
-from ssmd.middleware.names import object_name
 
+S = TypeVar("S")
+
+_ARCHIVED = re.compile(r"[A-Za-z0-9_-]+-[0-9a-f]{12}")  # the identity of a journal, as a folder's name
 FORMS = {"records": (RECORDS,), "batches": (BATCHES,), "both": (RECORDS, BATCHES)}
 EXAMPLES = "such as nats://127.0.0.1:4222/SSMD, s3://bucket/prefix or file:///folder"
 CURSOR = "publisher.cursor"  # of a journal's publisher, beside the journal
@@ -70,13 +73,11 @@ def journals_of(segments: Iterable[Segment]) -> list[GivenJournal]:
 
 
 def _journal(root: Path, segments: Sequence[Segment]) -> GivenJournal:
-    """A journal that is in an archive alone is called by its keys."""
-    stored = segments[0].stored
-    if all(segment.stored is not None and segment.stored.journal is None for segment in segments):
-        named = object_name(stored.key) if stored is not None else None
-        if named is not None:
-            return GivenJournal(root, named.journal, named.feed, segments)
-    return GivenJournal(root, identity(root), root.name, segments)
+    """By its `journal.id`; in an archive a journal is called by its folder: {feed}/{identity}/{day}."""
+    known = None if segments[0].stored is not None and segments[0].stored.journal is None else known_identity(root)
+    if known is None and _ARCHIVED.fullmatch(root.name):
+        return GivenJournal(root, root.name, root.parent.name, segments)
+    return GivenJournal(root, known or identity(root), root.name, segments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +154,9 @@ def _open_stream(
 
     stream = unquote(parts.path).strip("/") or "SSMD"
     prefix = options.get("prefix", "md")
-    section = env.Transport(type="nats", url=f"{parts.scheme}://{parts.netloc}", stream=stream, subject_prefix=prefix)
+    section = _judged(
+        name, env.Transport, type="nats", url=f"{parts.scheme}://{parts.netloc}", stream=stream, subject_prefix=prefix
+    )
     variables = {"user": "NATS_USER", "password": "NATS_PASSWORD", "token": "NATS_TOKEN", "creds": "NATS_CREDS"}
     credentials = {field: os.environ[name] for field, name in variables.items() if os.environ.get(name)}
     if "creds" in credentials:
@@ -163,7 +166,7 @@ def _open_stream(
     bus.check()
     cursor = _cursor(journal.root, stream, prefix)
     forms = FORMS.get(options.get("publish") or str(cursor.get("publish", "")), ())
-    limit = cursor.get("number")
+    limit = cursor["number"] if isinstance(cursor.get("number"), int) else None
     return Stream(name, bus, prefix=prefix, journal=journal.identity, limit=limit, forms=forms)
 
 
@@ -183,7 +186,11 @@ def _open_bucket(
     from ssmd import environment as env
     from ssmd.middleware import factory
 
-    section = env.Storage(
+    if not parts.netloc:
+        raise UsageError(f"--against {name}: which bucket?", hint=EXAMPLES)
+    section = _judged(
+        name,
+        env.Storage,
         type="s3",
         bucket=parts.netloc,
         region=options.get("region"),
@@ -210,6 +217,16 @@ def _open_folder(
     storage = factory.storage(env.Storage(archive=folder), {})
     opened.callback(storage.close)
     return Objects(name, storage, prefix=options.get("prefix", ""), feed=journal.feed, journal=journal.identity)
+
+
+def _judged(name: str, section: Callable[..., S], **keys: Any) -> S:
+    """A section of an environment, which judges its keys."""
+    try:
+        return section(**keys)
+    except ValueError as error:  # of pydantic: one finding takes two lines
+        lines = str(error).splitlines()
+        found = f"{lines[1]} {lines[2].strip().partition(' [')[0]}" if len(lines) > 2 else str(error)
+        raise UsageError(f"--against {name}: {found}", hint=EXAMPLES) from None
 
 
 Opener = Callable[[str, SplitResult, Mapping[str, str], GivenJournal, ExitStack], Source]
