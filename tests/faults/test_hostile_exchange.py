@@ -246,6 +246,7 @@ def test_what_came_before_the_fault_is_kept_and_the_end_is_told(met: Met, index:
 def test_no_name_of_a_market_becomes_part_of_a_path(met: Met) -> None:
     """Beside the journal and its own files the recorder makes nothing."""
     known = ("data", "kalshi", "20", "ring", "key.pem", "under-test.yaml", "recorder.log", ".ring", ".flusher.lock")
+    known += ("journal.id", "archiver.lock")
     assert [path for path in met.files if not path.name.startswith(known)] == []
 
 
