@@ -5,7 +5,8 @@
     ring gone, or of another boot     the segment files decide (ssmd.journal.recover), a new ring starts from them
     files shorter than committed      bytes were lost on disk: the files decide, what the ring still holds goes into a
                                       segment of its own, and the ring is made anew
-    ring damaged                      set aside as {ring}.damaged, then as if it were gone
+    ring damaged                      set aside as {ring}.damaged, then as if it were gone; what it still holds that goes
+                                      on where the files end is put behind them (ssmd.journal.salvage)
 
 A clean end removes the ring: all it held is in sealed files then. One process holds a journal at a time; the locks of
 the ring and of the journal's folder see to that. Not for: sockets, decoding, what a record means.
@@ -31,6 +32,7 @@ from ssmd.errors import DamageError, SsmdError, StorageError, UsageError
 from ssmd.journal.files import replace_file
 from ssmd.journal.identity import IDENTITY, known_identity, make_identity
 from ssmd.journal.recover import Cut, Recovery, recover
+from ssmd.journal.salvage import salvage
 from ssmd.metrics import Reading
 from ssmd.native import clock
 from ssmd.native.failure import InUseError, MissingError, StaleError
@@ -190,8 +192,38 @@ class Store:
         except SsmdError:
             kept.unlink()
             raise
-        self._log.error("the ring is damaged and set aside", reason=str(error), kept=str(kept))
+        found, saved = self._salvaged(kept, found)
+        self._log.error("the ring is damaged and set aside", reason=str(error), kept=str(kept), saved_records=saved)
+        if saved:
+            what = f"{lost.what}; its records up to {found.last_number} ({saved}) were taken back"
+            lost = replace(lost, what=what)
         return replace(found, cut=(lost, *found.cut))
+
+    def _salvaged(self, kept: Path, found: Recovery) -> tuple[Recovery, int]:
+        """Puts what a damaged ring still holds into the new one, from where it is written as all else."""
+        saved = 0
+        with Ring.open(self._path, role=Role.PRODUCER, create=False) as ring:
+            for record in salvage(kept, found.last_number):
+                try:
+                    if not ring.push(record):
+                        self._empty_ring()
+                        if not ring.push(record):
+                            break
+                except (SsmdError, ValueError) as error:
+                    self._log.error("not all of a damaged ring's records could be taken back", reason=str(error))
+                    break
+                saved += 1
+            resume = ring.resume()
+        if not saved:
+            return found, 0
+        found = replace(
+            found,
+            last_number=resume.last_number,
+            last_recv_ns=resume.last_recv_ns,
+            max_connection=resume.max_connection,
+            clean=False,
+        )
+        return found, saved
 
     def _empty_ring(self, *, forget_segment: bool = False) -> None:
         """All that the ring holds, into sealed files."""

@@ -14,7 +14,7 @@ import random
 import shutil
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -414,12 +414,15 @@ def test_without_a_ring_the_files_decide_and_what_is_cut_is_kept_and_told(
 
 @pytest.mark.parametrize("change_ring", RINGS[1:])
 def test_a_ring_that_cannot_be_believed_is_as_none(scene: Scene, change_ring: Callable[[Path], None]) -> None:
-    """The recorder goes on from the files; a damaged ring is kept beside."""
+    """The recorder goes on from the files; a damaged ring is kept beside, and what is whole in it is not lost."""
     before = scene.ring.read_bytes()
+    held = held_in_ring(scene.ring)
     change_ring(scene.ring)
     changed = scene.ring.read_bytes()
     assert changed != before
-    lines = assert_goes_on_from_files(scene)
+    lines = assert_goes_on_from_files(scene, held)
+    if change_ring in (ring_with_torn_commits, ring_without_commits):  # all it held is taken back
+        assert_stored(held, stored_records(scene.recorder.data))
     kept = scene.ring.with_name(scene.ring.name + ".damaged")
     if change_ring is ring_of_another_boot:
         assert not kept.exists()
@@ -428,18 +431,29 @@ def test_a_ring_that_cannot_be_believed_is_as_none(scene: Scene, change_ring: Ca
         assert any(str(scene.ring.name) in line.body["detail"] for line in gaps(lines, "damage"))
 
 
-def assert_goes_on_from_files(scene: Scene) -> list[Line]:
-    """All that is proved stays, the rest of the file is kept beside, numbers go on, and Gap records say all that."""
+def assert_goes_on_from_files(scene: Scene, held: Mapping[int, bytes] | None = None) -> list[Line]:
+    """All that is proved stays, the rest of the file is kept beside, numbers go on, and Gap records say all that.
+
+    `held`: what was in the ring before it was damaged; of that and of the rest of the file some may come back.
+    """
+    held = dict(held or {})
     segment = scene.open_segment
     data = segment.read_bytes()
     good = proved_bytes(data)
     proved = [one for one in framed(data[:good]) if one[KIND_AT : KIND_AT + 2] != CHECKPOINT]
     last_number = int.from_bytes(proved[-1][NUMBER_AT : NUMBER_AT + 8], "little")
+    rest = {int.from_bytes(one[NUMBER_AT : NUMBER_AT + 8], "little"): one for one in framed(data)} if held else {}
+    known = rest | held
     lines = scene.restart()
     assert_numbers_have_no_hole(lines)
     kept = segment.with_name(segment.name.removesuffix(".open") + ".cut")
     assert kept.read_bytes() == data[good:]
     stored = stored_records(scene.recorder.data)
+    saved = range(last_number + 1, gaps(lines, "damage")[0].number)  # taken back from the ring
+    assert {number: stored[number] for number in saved} == {number: known[number] for number in saved}
+    if saved:
+        proved = [*proved, *(known[number] for number in saved)]
+        last_number = saved[-1]
     assert [stored[n] for n in range(last_number - len(proved) + 1, last_number + 1)] == proved
     damage, outage = gaps(lines, "damage"), gaps(lines, "outage")
     assert damage[-1].number == outage[0].number - 1 and len(outage) == 1
