@@ -5,8 +5,8 @@
     ring gone, or of another boot     the segment files decide (ssmd.journal.recover), a new ring starts from them
     files shorter than committed      bytes were lost on disk: the files decide, what the ring still holds goes into a
                                       segment of its own, and the ring is made anew
-    ring damaged                      set aside as {ring}.damaged, then as if it were gone; what it still holds that goes
-                                      on where the files end is put behind them (ssmd.journal.salvage)
+    ring damaged                      set aside as {ring}.damaged, then as if it were gone; what it still holds that
+                                      goes on where the files end is put behind them (ssmd.journal.salvage)
 
 A clean end removes the ring: all it held is in sealed files then. One process holds a journal at a time; the locks of
 the ring and of the journal's folder see to that. Not for: sockets, decoding, what a record means.
