@@ -925,6 +925,18 @@ def test_a_start_reads_from_the_run_that_writes_the_journal(tmp_path: Path) -> N
     assert begin(tmp_path / "none") == Start.beginning()
 
 
+def test_a_manifest_saves_reading_a_segment_in_which_no_run_begins(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "kalshi")
+    firsts = []
+    for segment in range(3):
+        firsts.append(journal.number + 1)
+        journal.trade(segment + 1)
+        path = journal.seal()
+        manifest = {"bytes": 10**12, "by_kind": {"trade": 1} | ({"connection": 1} if segment == 2 else {})}
+        path.with_name(path.name.replace(".capnp", ".manifest.json")).write_text(json.dumps(manifest))
+    assert begin(journal.root, limit_bytes=10**11) == Start.number(firsts[1])
+
+
 # ---- the process -----------------------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ Not for: signals, sleeping, options (`__main__`, `ssmd last`). Each method does 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import secrets
@@ -21,8 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ssmd.errors import MiddlewareError, StorageError
+from ssmd.errors import MiddlewareError, SsmdError, StorageError
 from ssmd.journal.follow import Follower
+from ssmd.journal.manifest import stored
 from ssmd.journal.paths import Segment, State, find
 from ssmd.journal.reader import Batch, Damage, SegmentReader
 from ssmd.lastvalues import LastValues, read_value
@@ -63,7 +65,15 @@ def begin(root: Path, *, history_bytes: int = HISTORY_BYTES, limit_bytes: int = 
 
 
 def _starts(segment: Segment) -> tuple[int, bool]:
-    """Bytes of a segment that can be read, and whether a run of the recorder begins in it."""
+    """Bytes of a segment that can be read, and whether a run of the recorder begins in it.
+
+    A manifest that counts no events of connections saves the reading.
+    """
+    with contextlib.suppress(SsmdError, OSError):
+        manifest = stored(segment) or {}
+        kinds, size = manifest.get("by_kind"), manifest.get("bytes")
+        if isinstance(kinds, dict) and isinstance(size, int) and "connection" not in kinds:
+            return size, False
     views = ViewReader(Filter(kinds=KIND_BITS["connection"]))
     size, starts = 0, False
     try:
