@@ -38,7 +38,10 @@ def _below(folder: Path) -> Iterator[Stray]:
             yield Stray(path, segment.journal, _no_file(path))
     for path in folder.rglob(f"*{MANIFEST}"):
         segment = segment_of(path.with_name(path.name.removesuffix(MANIFEST) + SEALED))
-        if segment is not None and not any(map(_is_there, map(segment.beside, (SEALED, COMPRESSED, OPEN)))):
+        if segment is None or any(map(_is_there, map(segment.beside, (SEALED, COMPRESSED, OPEN)))):
+            continue
+        # Retention takes the segment, then its manifest, then the mark of the copy: with a mark it is at work, or will be.
+        if not _is_there(segment.beside(ARCHIVED)) and _is_there(path):
             what = _segment_gone(path, segment)
             if what is not None:
                 yield Stray(path, segment.journal, what)
@@ -60,6 +63,8 @@ def _segment_gone(path: Path, segment: Segment) -> str | None:
         return None  # it is proved to be in an archive, and its removal here is under way
     try:
         stored: dict[str, Any] = manifest.read(path)
+    except FileNotFoundError:
+        return None
     except (DamageError, StorageError, OSError):
         stored = {}
     return segment_gone(stored, segment)
