@@ -34,17 +34,15 @@ def strays(paths: Iterable[str | Path]) -> list[Stray]:
 def _below(folder: Path) -> Iterator[Stray]:
     for path in folder.rglob("*.capnp*"):
         segment = segment_of(path)
-        if segment is not None and not path.is_file():
+        if segment is not None and not path.is_file() and _is_there(path):  # not gone since it was listed
             yield Stray(path, segment.journal, _no_file(path))
     for path in folder.rglob(f"*{MANIFEST}"):
         segment = segment_of(path.with_name(path.name.removesuffix(MANIFEST) + SEALED))
         if segment is None or any(map(_is_there, map(segment.beside, (SEALED, COMPRESSED, OPEN)))):
             continue
-        # Retention takes the segment, then its manifest, then the mark of the copy: with a mark it is at work, or will be.
-        if not _is_there(segment.beside(ARCHIVED)) and _is_there(path):
-            what = _segment_gone(path, segment)
-            if what is not None:
-                yield Stray(path, segment.journal, what)
+        what = _segment_gone(path, segment)
+        if what is not None:
+            yield Stray(path, segment.journal, what)
 
 
 def _is_there(path: Path) -> bool:
