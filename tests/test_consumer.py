@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -592,3 +593,57 @@ def test_a_closed_tail_ends_the_loop(tmp_path: Path) -> None:
                     tail.close()
 
     assert list(seen()) == [1, 2]
+
+
+# ---- whatever happens ------------------------------------------------------------------------------------------------
+
+STEPS = st.one_of(
+    st.tuples(st.just("record"), st.integers(1, 7)),
+    st.tuples(st.sampled_from(["publish", "rotate", "away", "back", "read", "wait"]), st.just(0)),
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    steps=st.lists(STEPS, max_size=40),
+    mode=st.sampled_from(MODES),
+    kept=st.sampled_from([1, 5, 20, 0]),
+    start=st.sampled_from([Start.beginning(), Start.number(1), Start.number(9), Start.time(NOON + 5000)]),
+    named=st.booleans(),
+)
+def test_with_files_every_record_comes_once_whatever_happens_to_the_bus(
+    steps: list[tuple[str, int]], mode: Mode, kept: int, start: Start, named: bool
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        bus = AwayBus(subjects=["md.>"], max_messages=kept)
+        shard = Shard(Path(folder) / "kalshi", bus, mode)
+        shard.record(2)
+        clock = Clock()
+        tail = bus_tail(bus, start, files=shard, journal=shard.identity if named else None, clock=clock)
+        found: list[int | SsmdError] = []
+
+        def read(times: int) -> None:
+            for _ in range(times):
+                found.extend(item.number if isinstance(item, TailRecord) else item for item in tail.step(0.0))
+
+        for what, count in steps:
+            if what == "record":
+                shard.record(count, publish=False)
+            elif what == "publish" and not bus.away:
+                shard.publish()
+            elif what == "rotate":
+                shard.rotate()
+            elif what in ("away", "back"):
+                bus.away = what == "away"
+            elif what == "read":
+                read(1)
+            clock.now += 1.0 if what == "wait" else 0.01
+        bus.away = False
+        shard.record(3)
+        for _ in range(40):
+            clock.now += 0.2
+            read(1)
+        first = {"number": start.value, "time": 5}.get(start.at, 1)
+        assert [item for item in found if isinstance(item, int)] == list(range(first, shard.journal.number + 1))
+        assert all(isinstance(item, int | UnavailableError) for item in found)
+        tail.close()
