@@ -118,6 +118,10 @@ class Source(Protocol):
     def faults(self) -> Sequence[str]:
         """What does not check out apart from records, in sentences. Known after a reading."""
 
+    @property
+    def remarks(self) -> Sequence[str]:
+        """What may explain why records are missing, and is no fault where none are. Known after a reading."""
+
 
 @dataclass(slots=True)
 class Outcome:
@@ -229,6 +233,8 @@ def _judged(local: _Local, target: Source, form: str, held: Sums, elder: Sums | 
     if suspicious:
         _look_closely(outcome, local, target, horizon, frozenset(suspicious[:NAMED_BLOCKS]), first=held.split + 1)
     _judge_older(outcome, target, held, elder)
+    if outcome.missing:
+        outcome.faults += target.remarks
     return outcome
 
 
@@ -301,6 +307,7 @@ class Stream:
         self.limit = limit
         self.dropping = False
         self.faults: list[str] = []
+        self.remarks: list[str] = []
         self._transport = transport
         self._prefix = prefix
         self._journal = journal
@@ -309,7 +316,7 @@ class Stream:
     def read(self) -> Iterator[Piece]:
         """Up to what was stored when the reading began. Messages of other journals are left out."""
         began_ns = time.time_ns()
-        self.faults, self._parts = [], {}
+        self.faults, self.remarks, self._parts = [], [], {}
         highest = dict.fromkeys(self.forms, 0)
         subscription = self._transport.subscribe(f"{self._prefix}.>", start=Start.beginning())
         try:
@@ -334,7 +341,8 @@ class Stream:
             try:
                 return subscription.next(patience_s)
             except LaggedError as error:
-                self._fault(f"{error.missed or 'some'} messages could not be read: {error.args[0]}")
+                if len(self.remarks) < LISTED:
+                    self.remarks.append(str(error.args[0]))
 
     def _records(self, delivery: Delivery) -> Iterator[Piece]:
         message = delivery.message
@@ -383,6 +391,7 @@ class Objects:
     limit = None
     keeps_older = True
     dropping = False
+    remarks: tuple[str, ...] = ()
 
     def __init__(self, name: str, storage: Storage, *, prefix: str, feed: str, journal: str) -> None:
         self.name = name

@@ -48,6 +48,7 @@ class Copy:
     keeps_older: bool = False
     dropping: bool = False
     faults: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
     name: str = "copy"
 
     def read(self) -> Iterator[Piece]:
@@ -116,6 +117,13 @@ def test_two_records_that_took_each_others_bytes_are_different() -> None:
     swapped = [(1, TRADE, record(2, "b")), (2, TRADE, record(1, "a"))]
     right = [(1, TRADE, record(1, "a")), (2, TRADE, record(2, "b"))]
     assert outcome_of(right, copy_of([*swapped, *found([3])])).equal is False
+
+
+def test_a_remark_is_told_where_something_is_missing_and_is_no_fault_elsewhere() -> None:
+    whole = copy_of(found(range(1, 10)), remarks=["messages were removed"])
+    assert outcome_of(found(range(1, 10)), whole).equal
+    lacking = copy_of(found([1, 3]), remarks=["messages were removed"])
+    assert outcome_of(found(range(1, 4)), lacking).faults == ["messages were removed"]
 
 
 def test_an_empty_copy_is_wholly_behind() -> None:

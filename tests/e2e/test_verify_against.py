@@ -42,6 +42,7 @@ class Copies:
         self.server, self.stream = server, stream
         self.data, self.archive = folder / name, folder / "archive"
         self.root = self.data / "kalshi"
+        self.archive.mkdir(exist_ok=True)
         self.environment = folder / f"{name}.yaml"
         content = {
             "name": name,
