@@ -38,6 +38,7 @@ class FlakyProxy:
         self.delay_s = 0.0
         self.dropped_headers: Sequence[str] = ()  # of requests
         self.replaced_headers: Mapping[str, str] = {}  # of answers
+        self.cut_at = -1  # bytes of an answer's content, after which the connection is closed; -1: never
         self.seen: Counter[str] = Counter()  # requests by method
         self.paths: list[tuple[str, str]] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -105,7 +106,9 @@ class FlakyProxy:
                     self.send_header(name, value)
                 self.end_headers()
                 if self.command != "HEAD":
-                    self.wfile.write(content)
+                    cut = self.command == "GET" and 0 <= proxy.cut_at < len(content)
+                    self.wfile.write(content[: proxy.cut_at] if cut else content)
+                    self.close_connection = self.close_connection or cut
 
             def log_message(self, format: str, *arguments: object) -> None:
                 pass

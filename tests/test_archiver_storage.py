@@ -356,6 +356,8 @@ def test_a_damaged_segment_is_trouble_and_is_never_copied(server: S3Server, jour
         report = archiver.until_report(lambda report: report.trouble is not None and report.end == 6, "a word of it")
         assert (report.number, "is not archived" in str(report.trouble)) == (0, True)
         archiver.until(lambda: len(keys(server.url)) == 2, "the copy of the other one")
+        damaged.rename(tmp_path / "taken away")
+        archiver.until_report(lambda report: report.trouble is None and report.number == 6, "the end of the trouble")
         archiver.stop()
     assert not any(damaged.name in key for key in keys(server.url))
 

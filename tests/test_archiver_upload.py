@@ -536,6 +536,18 @@ def test_a_conflict_does_not_hold_up_the_others_nor_move_the_cursor(
     assert b.box.trouble() is None and b.box.cursor == 9
 
 
+def test_a_failure_is_forgotten_with_its_segment(journal: Journal, storage: Flaky, boxed: Any) -> None:
+    segment = archived(journal)
+    storage.put(f"{FOLDER}/{segment.path.name}", b"another's")
+    b = boxed()
+    b.step()
+    assert b.box.trouble() is not None
+    for path in journal.folder.glob(f"{segment.stem}.*"):
+        path.unlink()
+    b.step(after_s=1)
+    assert b.box.trouble() is None
+
+
 def test_what_was_copied_before_is_known_after_a_restart(journal: Journal, storage: Flaky, boxed: Any) -> None:
     archived(journal)
     boxed().step()

@@ -152,6 +152,22 @@ def test_an_error_that_passes_is_not_seen(proxy: FlakyProxy) -> None:
     assert proxy.seen["PUT"] == 2
 
 
+@pytest.mark.parametrize("what", ["get", "range", "stream"])
+def test_an_answer_that_breaks_off_is_worth_a_retry(proxy: FlakyProxy, what: str) -> None:
+    there = storage(proxy.url)
+    there.put("x", bytes(100_000))
+    proxy.cut_at = 1000
+    reads: dict[str, Callable[[], object]] = {
+        "get": lambda: there.get("x"),
+        "range": lambda: there.range("x", 0, 50_000),
+        "stream": lambda: list(there.stream("x", chunk_bytes=10_000)),
+    }
+    with pytest.raises(UnavailableError):
+        reads[what]()
+    proxy.cut_at = -1
+    reads[what]()
+
+
 def test_tries_are_bounded(proxy: FlakyProxy) -> None:
     proxy.answer = lambda method, path: Answer(500)
     with pytest.raises(UnavailableError):

@@ -89,7 +89,7 @@ def once(service: Service) -> int:
     deadline = time.monotonic() + WAIT_FOR_OTHER_S
     while not service.is_ours():
         if time.monotonic() > deadline:
-            raise UsageError("another archiver works on this journal", hint="stop it first: it does the same work")
+            raise UsageError(str(service.blocked), hint="stop the other one first: it does the same work")
         time.sleep(0.05)
     left = service.look()
     if service.refused is not None:

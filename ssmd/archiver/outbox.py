@@ -126,6 +126,7 @@ class Outbox:
             for segment in self.waiting(segments):
                 if not self._upload(segment, go_on):
                     break
+            self._forget_gone(segments)
             self._advance(segments)
             self._expire(segments, go_on)
         except (UnavailableError, RejectedError) as error:
@@ -171,6 +172,12 @@ class Outbox:
             self._say("not uploaded", level="error", segment=str(segment.path), reason=str(error))
         passing = isinstance(error, MissingObjectError | StorageError)
         self._failed[segment.stem] = (error, self._monotonic() + (FIRST_WAIT_S if passing else AGAIN_S))
+
+    def _forget_gone(self, segments: Sequence[Segment]) -> None:
+        """Failures of segments that somebody has taken away."""
+        if self._failed:
+            here = {segment.stem for segment in segments}
+            self._failed = {stem: failure for stem, failure in self._failed.items() if stem in here}
 
     def _advance(self, segments: Sequence[Segment]) -> None:
         """The cursor, up to the first segment that is not in the Storage."""

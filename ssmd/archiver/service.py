@@ -24,7 +24,7 @@ from ssmd.archiver.listing import Listing
 from ssmd.archiver.outbox import Outbox, sentence
 from ssmd.archiver.retention import Rule
 from ssmd.archiver.upload import Target
-from ssmd.errors import DamageError, SsmdError, UsageError
+from ssmd.errors import DamageError, SsmdError
 from ssmd.journal import manifest
 from ssmd.journal.identity import make_identity
 from ssmd.journal.paths import Segment
@@ -75,7 +75,7 @@ class Service:
         self._files = threading.Lock()  # who archives locally
         self._last_manifests = threading.Event()
         self._lock: IO[bytes] | None = None
-        self._waits_for_lock = False
+        self.blocked: str | None = None
 
     # ---- the watch ---------------------------------------------------------------------------------------------------
 
@@ -113,8 +113,7 @@ class Service:
             counters=asdict(outbox.counters) if outbox else {},
         )
         trouble = outbox.trouble() or self._damage_trouble() if outbox else None
-        if self._waits_for_lock:
-            trouble = f"another archiver works on {self._root}: this one waits for it to end"
+        trouble = self.blocked or trouble
         return replace(said, trouble=f"{trouble}; {said.behind}" if trouble and said.lag_records else trouble)
 
     def _damage_trouble(self) -> str | None:
@@ -140,6 +139,7 @@ class Service:
             return 1
         with self._files:
             self._archive_all(go_on)
+            self._forget_gone()
         sealed = [segment for segment in self._listing.segments() if segment.sealed]
         outbox = self._outbox_of_journal()
         if outbox is not None:
@@ -148,19 +148,21 @@ class Service:
         return len(self._failed) + (len(outbox.waiting(sealed)) if outbox is not None else 0)
 
     def is_ours(self) -> bool:
-        """Whether we are the one archiver that works here (or there is nothing here yet)."""
-        if self._lock is None and self._root.is_dir():
-            try:
-                lock = (self._root / LOCK).open("ab")
-            except OSError as error:
-                raise UsageError(f"{self._root}: nothing can be written here: {error.strerror}") from error
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                lock.close()
-                self._waits_for_lock = True
-                return False
-            self._lock, self._waits_for_lock = lock, False
+        """Whether we are the one archiver that works here (or there is nothing here yet); `blocked` says why not."""
+        if self._lock is not None or not self._root.is_dir():
+            return True
+        try:
+            lock = (self._root / LOCK).open("ab")
+        except OSError as error:
+            self.blocked = f"nothing can be written to {self._root}: {error.strerror}"
+            return False
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            self.blocked = f"another archiver works on {self._root}, and this one waits for its end"
+            return False
+        self._lock, self.blocked = lock, None
         return True
 
     @property
@@ -210,6 +212,12 @@ class Service:
         if str(self._failed.get(segment.path)) != str(error):
             say("not archived", level="error", segment=str(segment.path), reason=str(error))
         self._failed[segment.path] = error
+
+    def _forget_gone(self) -> None:
+        """Failures of segments that somebody has taken away."""
+        if self._failed:
+            here = {segment.path for segment in self._listing.segments()}
+            self._failed = {path: error for path, error in self._failed.items() if path in here}
 
     def _manifests(self, deadline: float) -> None:
         """Manifests for what was sealed while we were being stopped, newest first."""

@@ -97,7 +97,7 @@ class ObjectStorage:
         config: dict[str, Any] = {
             "region": region or _first(os.environ, _REGIONS) or "us-east-1",
             "copy_if_not_exists": "multipart",
-            "virtual_hosted_style_request": endpoint is None,
+            "virtual_hosted_style_request": endpoint is None and "." not in bucket,  # no certificate has two dots
         }
         if endpoint is not None:
             config["aws_endpoint_url_s3"] = endpoint
@@ -151,20 +151,21 @@ class ObjectStorage:
         return self._put_parts(key, chain(_given_up(head), pieces), if_absent)
 
     def get(self, key: str) -> bytes:
-        return bytes(self._get(key).bytes())
+        found = self._get(key)
+        with self._translated(key):
+            return bytes(found.bytes())
 
     def range(self, key: str, start: int, length: int) -> bytes:
         if start < 0 or length < 0:
             raise ValueError(f"a range from {start} of {length} bytes")
-        size = 0
+        checked_key(key)
+        self._opened()
         if length:
             try:
                 with self._translated(key):
-                    checked_key(key)
-                    self._opened()
                     return bytes(obstore.get_range(self._store, key, start=start, length=length))
-            except MiddlewareError as error:
-                if "InvalidRange" not in (error.evidence or "") and " 416 " not in (error.evidence or ""):
+            except RejectedError as error:
+                if "416" not in (error.evidence or ""):
                     raise
         size = self.head(key).size_bytes  # behind the end, or nothing asked for: b"", unless there is no object
         if length and start < size:
