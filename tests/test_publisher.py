@@ -485,6 +485,23 @@ def test_a_stream_that_somebody_removed_is_made_again_and_publishing_goes_on(jou
     assert p.report().trouble is None
 
 
+def test_a_bus_that_lost_what_it_had_confirmed_is_told_and_can_be_filled_again(journal: Journal, bus: FlakyBus) -> None:
+    """Its machine lost power before the last messages were on its disk."""
+    records = fill(journal)
+    drain(publisher(journal, bus)).finish()
+    bus.lose_newest(5)
+    journal.trade(99)
+    journal.seal()
+    p = drain(publisher(journal, bus))
+    assert "has lost messages that it had confirmed" in str(p.report().trouble)
+    p.finish()
+    move(journal.root, target(), 1)
+    drain(publisher(journal, bus))
+    held = {m.message_id for m in bus.messages()}
+    assert held == {f"{IDENTITY}:{record.number}" for record in stored(journal)}
+    assert len(bus.messages()) == len(held) == len(records) + 1
+
+
 def test_a_full_bus_is_waited_for_in_order(journal: Journal, bus: FlakyBus) -> None:
     records = fill(journal)
     bus.fails = lambda message: full() if message.message_id == f"{IDENTITY}:9" else None

@@ -98,6 +98,9 @@ class Transport(Protocol):
         A stream that is there is left as it is.
         """
 
+    def last_sequence(self) -> int:
+        """The place of the newest message that the stream was given, 0 = none yet. It may have been removed since."""
+
     def publish(self, message: Message, *, timeout_s: float = 5.0) -> Receipt:
         """Stores one message; returns when the bus has confirmed it.
 

@@ -48,7 +48,7 @@ SILENT_S = 2.0  # a call that the bus has not answered for so long is trouble al
 IDLE_S = 0.02  # pause when there is nothing to publish
 BACKOFF_FROM_S, BACKOFF_TO_S = 0.1, 5.0
 LATE_S = 300.0  # a record that waits longer is told, even while all goes well
-SCAN_IDLE_S = 0.3  # nothing more came for so long, twice: that was all
+SCAN_IDLE_S = 2.0  # of a stream whose last message does not come: nothing came for so long, twice
 SCAN_MARGIN_NS = 600 * 10**9  # the bus has a clock of its own
 CATCH_UP_S = 10.0  # for a flusher that writes again what was cut off
 
@@ -82,35 +82,38 @@ def published_of(
 ) -> Iterator[tuple[names.Published, Delivery]]:
     """What publishers have stored on a bus, in its order from `start` to its present end: of one journal, or of all.
 
-    Messages that the bus itself has given up (its limits) are not there and no error. UnavailableError as in `next`.
-    Others may publish all the while: the present end is where a second subscription, to what is new, begins.
+    Others may publish all the while: what comes after the call is not waited for. Messages that the bus itself has
+    given up (its limits) are not there and no error. UnavailableError as in `next`.
     """
-    newer = bus.subscribe(f"{prefix}.>", start=Start.end())
-    subscription = bus.subscribe(f"{prefix}.>", start=start)
-    asked, end = False, 0  # the first place that is not wanted any more, 0 = nobody has published meanwhile
+    last = bus.last_sequence()
+    if not last or (start.at == "number" and start.value > last):
+        return
+    subscription = bus.subscribe(">", start=start)  # all of the stream: its last message must be among them
+    silent = 0
     try:
-        while True:
+        while silent < 2:  # then there is nothing from `start` on, or it was removed meanwhile
             try:
                 delivery = subscription.next(idle_s)
-                if not end and (first := newer.next(0.0)) is not None:
-                    end = first.sequence
             except LaggedError:
                 continue
-            if end and delivery is not None and delivery.sequence >= end:
-                return
             if delivery is None:
-                if asked:
-                    return
                 bus.check()  # a bus that hangs is no bus that has nothing more
-                asked = True
+                silent += 1
                 continue
-            asked = False
+            silent = 0
+            if delivery.sequence > last:
+                return
             what = names.published(delivery.message.message_id)
-            if what is not None and journal in (None, what.journal):
+            if (
+                what is not None
+                and journal in (None, what.journal)
+                and delivery.message.subject.startswith(f"{prefix}.")
+            ):
                 yield what, delivery
+            if delivery.sequence == last:
+                return
     finally:
         subscription.unsubscribe()
-        newer.unsubscribe()
 
 
 def refuse_ahead(cursor: Cursor, end: JournalEnd, root: Path, *, patience_s: float = 0.0) -> None:
@@ -173,6 +176,7 @@ class Publisher:
         self._counters: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
         self._trouble: str | None = None
         self._missed: str | None = None
+        self._lost: str | None = None
         self._failures = 0  # in a row
         self._asked_s: float | None = None  # since when the bus has been asked something, monotonic clock
 
@@ -324,6 +328,8 @@ class Publisher:
             self._log("made the stream", stream=self._target.stream, subjects=self._options.subjects)
             self._stream_is_new()
             self._unsure = False  # it is empty
+        elif (last := self._bus.last_sequence()) < self._newest:
+            self._bus_lost(last)
         if self._unsure:
             self._find_held()
         self._asked_s = None
@@ -337,6 +343,16 @@ class Publisher:
                 hint=cursors.how_to_move(cursor=None),
             )
         self._sequence = self._newest = 0
+
+    def _bus_lost(self, last: int) -> None:
+        """The stream ends before messages that it has confirmed: its disk lost them, or it is another of that name."""
+        sentence = (
+            f"stream {self._target.stream} has lost messages that it had confirmed: it ends at {last:,}, and "
+            f"{self._newest:,} was confirmed"
+        )
+        self._log(sentence, level="error", hint="`--move-to NUMBER` publishes what is missing from that record on.")
+        self._lost = sentence
+        self._sequence, self._newest, self._unsure = 0, last, True
 
     def _find_held(self) -> None:
         """What the bus holds of this journal beyond the cursor is taken out of what is to be published."""
@@ -426,7 +442,7 @@ class Publisher:
         end = max(self._end.number(), self._planned, number)
         lag_s = max((self._wall_ns() - oldest_ns) / 1e9, 0.0) if oldest_ns and end > number else 0.0
         report = Report("publisher", number, end, round(lag_s, 3), None, dict(self._counters))
-        sentences = [sentence for sentence in (self._trouble or self._waiting(), self._missed) if sentence]
+        sentences = [sentence for sentence in (self._trouble or self._waiting(), self._missed, self._lost) if sentence]
         if not sentences and lag_s > LATE_S:
             sentences = ["slower than what is recorded"]
         if sentences and report.lag_records:

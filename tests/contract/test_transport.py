@@ -146,6 +146,14 @@ def test_ensure_stream_makes_it_once(bus: Bus) -> None:
     assert transport.ensure_stream([bus.all]) is False
 
 
+def test_the_last_sequence_is_that_of_the_newest_message(bus: Bus, transport: Transport) -> None:
+    assert transport.last_sequence() == 0
+    receipts = transport.publish_all(numbered(bus, 5))
+    assert transport.last_sequence() == receipts[-1].sequence
+    transport.publish(numbered(bus, 1)[0])  # it is known: nothing new
+    assert transport.last_sequence() == receipts[-1].sequence
+
+
 def test_a_stream_that_is_there_covers_more_than_is_asked(bus: Bus, transport: Transport) -> None:
     transport.check([bus.subject("trade.*"), bus.subject("ticker.M1"), bus.all])
 
@@ -610,6 +618,7 @@ def test_after_close_every_call_is_unavailable_and_a_second_close_is_no_error(bu
     calls: list[Callable[[], object]] = [
         lambda: transport.check(),
         lambda: transport.ensure_stream([bus.all]),
+        lambda: transport.last_sequence(),
         lambda: transport.publish(message),
         lambda: transport.publish_all([message]),
         lambda: transport.subscribe(bus.all),

@@ -117,6 +117,10 @@ class MemoryTransport:
             self.check(subjects)
             return made
 
+    def last_sequence(self) -> int:
+        with self._open():
+            return self._last
+
     def _stores(self, subject: str) -> bool:
         return any(matches(pattern, subject) for pattern in self._subjects)
 

@@ -111,6 +111,13 @@ class NatsTransport:
             raise wrong
         return made
 
+    def last_sequence(self) -> int:
+        return self._connection.call(self._last_sequence(), CALL_TIMEOUT_S)
+
+    async def _last_sequence(self) -> int:
+        client = await self._connection.connected(CALL_TIMEOUT_S)
+        return (await stream_facts(client, self._stream)).last
+
     def _too_small(self, facts: StreamFacts) -> RejectedError | None:
         """A stream that is there must hold what one that we made would hold."""
         if not 0 < facts.max_bytes < self._stream_max_bytes:
