@@ -159,7 +159,6 @@ def test_nats_killed_and_restarted_five_times_under_load(tmp_path: Path, nats: N
             nats.start()
         wait_published(recorder, 1)
         wait_until(lambda: not publisher_health(recorder), what="health again")
-        assert recorder.metric("ssmd_publisher_retries_total") >= 1
         assert recorder.metric("ssmd_ring_full_seconds_total") == 0
         _, said = second.communicate(timeout=60)
         assert second.returncode == 2
