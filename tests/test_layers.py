@@ -47,6 +47,7 @@ LAYERS: dict[int, tuple[str, ...]] = {
         "ssmd.kalshi.client",
         "ssmd.kalshi.exchange",
         "ssmd.kalshi.handshake",
+        "ssmd.kalshi.lookup",
         "ssmd.kalshi.reading",
         "ssmd.kalshi.rest",
         "ssmd.middleware",

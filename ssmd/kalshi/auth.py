@@ -180,3 +180,14 @@ def _not_pem_hint(text: str) -> str:
     ):
         return "It looks like a file name: give that as KALSHI_PRIVATE_KEY_PATH (in an environment file: file:PATH)."
     return "It starts with -----BEGIN PRIVATE KEY----- or -----BEGIN RSA PRIVATE KEY-----. " + _NEW_KEY
+
+
+def refusal_hint(words: str) -> str:
+    """What a user can do about a refused sign-in, REST or WebSocket: `words` are the body's."""
+    if "header_timestamp_expired" in words or "timestamp expired" in words:
+        return "The clock of this machine is off by more than some seconds: set it (NTP), then start again."
+    if "NOT_FOUND" in words:
+        return "KALSHI_API_KEY is not known to this exchange. Demo and production have keys of their own."
+    if "INCORRECT_API_KEY_SIGNATURE" in words:
+        return "The private key does not belong to KALSHI_API_KEY: check KALSHI_PRIVATE_KEY or KALSHI_PRIVATE_KEY_PATH."
+    return "Check KALSHI_API_KEY and the private key; demo and production have keys of their own."

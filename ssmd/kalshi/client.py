@@ -4,8 +4,9 @@ The thin shell around the sans-IO session (`ssmd.kalshi.protocol`): it owns the 
 and its greenlets. `handshake` makes the connection; what it brings is read on the event loop (`reading`) straight into
 the C decoder, which writes records into the ring. Python sees only what `ssmd.wire.Event` lists.
 
-Invariants: nothing read from a socket is dropped (a full ring stops the reading); every connection, every
-failed attempt and every loss leaves a record; only a refusal of our credentials ends `run`.
+Invariants: nothing read from a socket is dropped (a full ring stops the reading); every connection, every failed
+attempt and every loss leaves a record; only a refusal of our credentials ends `run`: the first one at once, the sixth in
+a row if the exchange had let us in before.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ TICK_S = 0.5
 FULL_NAP_S = 0.001
 FULL_NAP_MAX_S = 0.02
 WARNINGS_AT_MOST = 1000  # different ones, in the life of a client
+REFUSALS_BORNE = 5  # in a row, once the exchange has let us in: with 2, 4, 8, 16 and 30 s between, a minute
+FIRST_REFUSAL_WAIT_S = 2.0
 
 
 @dataclass(slots=True)
@@ -48,6 +51,13 @@ class _Loss:
     reason: str
     code: int = 0
     cause: records.GapCause = records.GapCause.DISCONNECT
+
+
+@dataclass(slots=True)
+class Admission:
+    """Has the exchange let this run in? Then the key is good, and a refusal may pass. Shared by all clients."""
+
+    once: bool = False
 
 
 class Backoff:
@@ -91,9 +101,12 @@ class Client:
         recorder: Recorder,
         environment: Environment,
         *,
+        admission: Admission | None = None,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self.state = ClientState(name=name)
+        self._admission = admission or Admission()
+        self._refusals = 0  # in a row
         self._plan = plan
         self._endpoints = endpoints
         self._recorder = recorder
@@ -101,6 +114,7 @@ class Client:
         self._log = structlog.get_logger().bind(client=name)
         reconnect = environment.connector.reconnect
         self._backoff = Backoff(reconnect.min_ms / 1000, reconnect.max_s, uniform)
+        self._refusal_backoff = Backoff(min(FIRST_REFUSAL_WAIT_S, reconnect.max_s), reconnect.max_s, uniform)
         self._stop = StopEvent()
         self._began_ns = 0
         self._socket: websocket.WebSocket | None = None
@@ -127,8 +141,8 @@ class Client:
             except (RefusedError, ExchangeError) as error:
                 self._note_refusal(connection, endpoints, error)
                 if isinstance(error, RefusedError):
-                    self.state.phase, self.state.detail = "stopped", str(error)
-                    raise
+                    self._bear(error)
+                    continue
             else:
                 if self._stop.is_set():  # while we were on our way
                     socket.shutdown()
@@ -139,6 +153,22 @@ class Client:
                 self.state.phase = "waiting"
                 self._stop.wait(self._backoff.next_s())
         self.state.phase = "stopped"
+
+    def _bear(self, refusal: RefusedError) -> None:
+        """Waits for another try where the exchange has let us in before, some times in a row; else raises it.
+
+        A clock that NTP is mending, or an authentication service that fails, passes; a wrong key does not.
+        """
+        self._refusals += 1
+        if not self._admission.once or self._refusals > REFUSALS_BORNE:
+            self.state.phase, self.state.detail = "stopped", str(refusal)
+            raise refusal
+        self.state.phase = "waiting"
+        wait_s = self._refusal_backoff.next_s()
+        self._log.warning(
+            "refused, although this key was good before", again_in_s=round(wait_s, 1), times=self._refusals
+        )
+        self._stop.wait(wait_s)
 
     def stop(self) -> None:
         self._stop.set()
@@ -161,6 +191,8 @@ class Client:
         """Everything between the handshake and the loss of one socket."""
         opened_ns = self._recorder.now_ns()
         state = self.state
+        self._admission.once, self._refusals = True, 0
+        self._refusal_backoff.reset()
         state.opens += 1
         state.opened_ns, state.frames, state.phase, state.detail = opened_ns, 0, "subscribing", ""
         self._loss = None

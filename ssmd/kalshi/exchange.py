@@ -7,7 +7,7 @@ where (planner).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import structlog
@@ -15,11 +15,9 @@ import structlog
 from ssmd.environment import Environment
 from ssmd.errors import UsageError
 from ssmd.exchange import Recorder
-from ssmd.kalshi import auth, planner, rest
-from ssmd.kalshi.client import Client
+from ssmd.kalshi import auth, lookup, planner
+from ssmd.kalshi.client import Admission, Client
 from ssmd.kalshi.handshake import Endpoints, tls_context
-
-LOOKUP_ATTEMPTS = 2  # of one request; the connector asks again, for ever, and says so each time
 
 
 class Exchange:
@@ -50,8 +48,16 @@ class Exchange:
 
     def clients(self) -> Sequence[Client]:
         self._current = self._plan(None)
+        admission = Admission()
         self._clients = [
-            Client(f"{self._environment.feed}-{index}", plan, self.endpoints, self._recorder, self._environment)
+            Client(
+                f"{self._environment.feed}-{index}",
+                plan,
+                self.endpoints,
+                self._recorder,
+                self._environment,
+                admission=admission,
+            )
             for index, plan in enumerate(self._current.connections)
         ]
         return self._clients
@@ -82,15 +88,14 @@ class Exchange:
         if needs == planner.Needs():
             return planner.Resolved()
         endpoints = self.endpoints()
-        with rest.RestClient(
+        asked = lookup.Asked(
             endpoints.rest_url,
-            credentials=endpoints.credentials,
-            ca_file=endpoints.ca_file,
-            proxy=endpoints.proxy,
-            attempts=LOOKUP_ATTEMPTS,
-            warn=self._log.warning,
-        ) as client:
-            return _compact(client.resolve(needs))
+            endpoints.ca_file,
+            endpoints.proxy,
+            endpoints.credentials.key_id,
+            self._key_of_simulator() if self._simulator is not None else self._both_secrets()[1],
+        )
+        return lookup.look_up(asked, needs, self._log.warning)
 
     def _from_environment(self) -> Endpoints:
         exchange = self._environment.exchange
@@ -127,24 +132,12 @@ class Exchange:
     def _from_simulator(self) -> Endpoints:
         assert self._simulator is not None
         ready = self._simulator
-        credentials = auth.Credentials(
-            ready["key_id"], auth.load_key(Path(ready["private_key_path"]).read_text("ascii"))
-        )
+        credentials = auth.Credentials(ready["key_id"], auth.load_key(self._key_of_simulator()))
         return Endpoints(ready["ws_url"], ready["rest_url"], ready.get("ca_file"), None, credentials)
 
-
-def _compact(resolved: planner.Resolved) -> planner.Resolved:
-    """The same tickers in memory of their own: those that came out of megabytes of JSON would keep its pages alive."""
-
-    def fresh(tickers: Iterable[str]) -> tuple[str, ...]:
-        joined = "\n".join(tickers)
-        return tuple(joined.split("\n")) if joined else ()
-
-    return planner.Resolved(
-        series={name: fresh(tickers) for name, tickers in resolved.series.items()},
-        events={name: fresh(tickers) for name, tickers in resolved.events.items()},
-        open_markets=None if resolved.open_markets is None else fresh(resolved.open_markets),
-    )
+    def _key_of_simulator(self) -> str:
+        assert self._simulator is not None
+        return Path(self._simulator["private_key_path"]).read_text("ascii")
 
 
 def _text(path: object) -> str | None:

@@ -8,7 +8,9 @@ the socket afterwards (client, reading).
 from __future__ import annotations
 
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,12 +18,13 @@ import gevent
 import websocket
 
 from ssmd.errors import ExchangeError, RefusedError, SsmdError, UsageError
-from ssmd.kalshi import auth, rest
+from ssmd.kalshi import auth
 from ssmd.kalshi.reading import TlsSocket
 
 CONNECT_TIMEOUT_S = 15.0  # without a byte
 HANDSHAKE_LIMIT_S = 60.0  # for all of it: an answer that comes byte by byte would be waited for without end
 EVIDENCE_CHARS = 300  # of an answer in an error message
+CLOCK_OFF_S = 5.0  # worth telling when a sign-in is refused; the exchange's own answer is right to a second
 _WS_PATH = "/trade-api/ws/v2"
 
 
@@ -71,7 +74,7 @@ def connect(endpoints: Endpoints, *, now_ms: int) -> websocket.WebSocket:
             f"cannot connect to {endpoints.websocket_url}: no whole answer within {HANDSHAKE_LIMIT_S:.0f} s"
         ) from None
     except websocket.WebSocketBadStatusException as error:
-        raise _bad_status(error) from None
+        raise _bad_status(error, now_ms) from None
     except ssl.SSLCertVerificationError as error:
         raise ExchangeError(
             f"the certificate of {endpoints.websocket_url} was not accepted: {error.verify_message}",
@@ -92,15 +95,26 @@ class StatusError(ExchangeError):
         self.status = status
 
 
-def _bad_status(error: websocket.WebSocketBadStatusException) -> SsmdError:
+def _bad_status(error: websocket.WebSocketBadStatusException, now_ms: int) -> SsmdError:
     body = bytes(error.resp_body or b"")[:EVIDENCE_CHARS].decode("utf-8", "replace").strip()
     if not 100 <= (error.status_code or 0) <= 999:
         return ExchangeError(f"the handshake was answered with something that is no HTTP: status {error.status_code}")
     if error.status_code in (401, 403):
-        return RefusedError(
-            f"the exchange refused the sign-in (HTTP {error.status_code}): {body}", hint=rest.refusal_hint(body)
-        )
+        said = f"the exchange refused the sign-in (HTTP {error.status_code}): {body}"
+        return RefusedError(said + _clock_words(error.resp_headers or {}, now_ms), hint=auth.refusal_hint(body))
     return StatusError(f"the handshake was answered with HTTP {error.status_code}: {body}", error.status_code)
+
+
+def _clock_words(headers: Mapping[str, str], now_ms: int) -> str:
+    """How far this machine's clock is from the exchange's, if that is so far that signatures are refused."""
+    try:
+        theirs_s = parsedate_to_datetime(headers.get("date", "")).timestamp()
+    except ValueError:
+        return ""
+    off_s = now_ms / 1000 - theirs_s
+    if abs(off_s) < CLOCK_OFF_S:
+        return ""
+    return f" (the clock of this machine is {abs(off_s):.0f} s {'ahead of' if off_s > 0 else 'behind'} the exchange's)"
 
 
 def _proxy_options(proxy: str | None) -> dict[str, Any]:

@@ -501,22 +501,11 @@ def error_fields(body: bytes) -> tuple[str, str]:
     return "", body[:EVIDENCE_CHARS].decode("utf-8", "replace").strip() or "(empty body)"
 
 
-def refusal_hint(words: str) -> str:
-    """What a user can do about a refused sign-in, REST or WebSocket: `words` are the body's."""
-    if "header_timestamp_expired" in words or "timestamp expired" in words:
-        return "The clock of this machine is off by more than some seconds: set it (NTP), then start again."
-    if "NOT_FOUND" in words:
-        return "KALSHI_API_KEY is not known to this exchange. Demo and production have keys of their own."
-    if "INCORRECT_API_KEY_SIGNATURE" in words:
-        return "The private key does not belong to KALSHI_API_KEY: check KALSHI_PRIVATE_KEY or KALSHI_PRIVATE_KEY_PATH."
-    return "Check KALSHI_API_KEY and the private key; demo and production have keys of their own."
-
-
 def _answer(url: str, status: int, body: bytes) -> SsmdError:
     code, words = error_fields(body)
     said = f"{url} answered HTTP {status}: {words[:EVIDENCE_CHARS]}"
     if status in (401, 403):
-        return RefusedError(said, hint=refusal_hint(f"{code} {words}"))
+        return RefusedError(said, hint=auth.refusal_hint(f"{code} {words}"))
     hint = None
     if status == 429:
         hint = "The account's read limit is used up: other programs with the same account count as well."

@@ -1,12 +1,13 @@
 """Handshakes that are refused: for good (401), for now (429, 502), or because the clocks differ.
 
-A refused handshake is a record with its status. What may pass is tried again, for ever; what does not pass by itself
-ends the recorder with exit 3 and a sentence that helps.
+A refused handshake is a record with its status. What may pass is tried again, for ever; a refused sign-in ends the
+recorder with exit 3 and a sentence that helps: at once if none was ever accepted, else after some tries.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from recording import events, gaps
@@ -60,15 +61,32 @@ def test_a_refused_key_ends_the_recorder_with_exit_3(tmp_path: Path) -> None:
         assert at.report["gaps"][0]["resolved_by"] is None
 
 
-def test_a_key_that_is_refused_after_a_loss_leaves_an_open_gap(tmp_path: Path) -> None:
-    """The recorder ends with exit 3; the journal says since when nothing was seen, and that this never ended."""
-    with scene(tmp_path) as at:
+QUICKLY: dict[str, Any] = {"connector__reconnect": {"min_ms": 50, "max_s": 0.3}}
+
+
+def test_a_refusal_after_a_success_is_tried_again(tmp_path: Path) -> None:
+    """Five in a row pass: a clock is mended, a sign-in service comes back. One Gap from the loss to the new books."""
+    with scene(tmp_path, **QUICKLY) as at:
         at.wait_more(100)
-        at.fault("http_401")
+        at.fault("http_401x5")
+        at.fault("reset")
+        gap = at.wait_gap("disconnect")
+        end = at.wait_resynced(gap)
+        at.finish(books_from=end.number)
+        assert [line.body["code"] for line in events(at.lines, "refused")] == [401] * 5
+        assert [g.number for g in gaps(at.lines)] == [gap.number]
+
+
+def test_a_key_that_is_refused_for_good_after_a_loss_leaves_an_open_gap(tmp_path: Path) -> None:
+    """The recorder ends with exit 3; the journal says since when nothing was seen, and that this never ended."""
+    with scene(tmp_path, **QUICKLY) as at:
+        at.wait_more(100)
+        at.fault("http_401x99")
         at.fault("reset")
         assert at.recorder.wait() == 3
         at.account()
         (gap,) = gaps(at.lines, "disconnect")
+        assert len(events(at.lines, "refused")) == 6, "five are borne"
         assert not events(at.lines, "resynced")
         assert at.report["gaps"][0]["number"] == gap.number and at.report["gaps"][0]["resolved_by"] is None
 
