@@ -104,9 +104,10 @@ def _handshake(connection: socket.socket) -> None:
     )
 
 
-def serve(listener: socket.socket, count: int, rate: float, context: ssl.SSLContext | None, rounds: int) -> None:
-    """Sends `count` frames to each of `rounds` clients in turn; `rate` 0: all at once, else one frame a segment."""
-    messages = [websocket_frame(payload) for payload in frames(count)]
+def serve(
+    listener: socket.socket, messages: list[bytes], rate: float, context: ssl.SSLContext | None, rounds: int
+) -> None:
+    """Sends these WebSocket frames to each of `rounds` clients in turn; `rate` 0: all at once, else one a segment."""
     whole = b"".join(messages) if rate == 0 else b""
     for _ in range(rounds):
         connection, _ = listener.accept()

@@ -66,17 +66,19 @@ def build_floor() -> None:
     subprocess.run(command, check=True)
 
 
-def _serve(
+def serve(
     port: multiprocessing.Queue[int], count: int, rate: float, tls: tuple[Path, Path] | None, rounds: int
 ) -> None:
+    """A process body: says its port, then sends `count` frames to each of `rounds` clients."""
     os.sched_setaffinity(0, {0})
     context = None
     if tls is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*tls)
+    messages = [feed.websocket_frame(payload) for payload in feed.frames(count)]  # before anybody waits for an answer
     listener = socket.create_server(("127.0.0.1", 0))
     port.put(listener.getsockname()[1])
-    feed.serve(listener, count, rate, context, rounds)
+    feed.serve(listener, messages, rate, context, rounds)
 
 
 def run(peers: list[str], *, count: int, rounds: int, rate: float, tls: bool) -> dict[str, list[dict[str, float]]]:
@@ -85,9 +87,7 @@ def run(peers: list[str], *, count: int, rounds: int, rate: float, tls: bool) ->
     with tempfile.TemporaryDirectory(prefix="ssmd-bench-") as folder:
         pair = certificate(Path(folder)) if tls else None
         port: multiprocessing.Queue[int] = multiprocessing.Queue()
-        server = multiprocessing.Process(
-            target=_serve, args=(port, count, rate, pair, rounds * len(peers)), daemon=True
-        )
+        server = multiprocessing.Process(target=serve, args=(port, count, rate, pair, rounds * len(peers)), daemon=True)
         server.start()
         url = f"{'wss' if tls else 'ws'}://127.0.0.1:{port.get(timeout=120)}/trade-api/ws/v2"
         environment = {**os.environ, "SSMD_BENCH_CA": str(pair[0]) if pair else ""}

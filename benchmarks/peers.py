@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import json
+import os
 import resource
 import socket
 import ssl
@@ -178,7 +179,7 @@ def ssmd(url: str, path: str, normalizer: str = "c", keep_frames: bool = True) -
     """ssmd's own path: client read loop, C decoder, ring, native flusher, segment files synced."""
     from ssmd_path import prepare
 
-    return prepare(url, Path(path), keep_frames=keep_frames)
+    return prepare(url, Path(path), keep_frames=keep_frames, nap_us=int(os.environ.get("SSMD_BENCH_NAP_US", "3000")))
 
 
 def ssmd_python(url: str, path: str) -> Callable[[], int]:

@@ -5,8 +5,8 @@ and its greenlets. `handshake` makes the connection; what it brings is read on t
 the C decoder, which writes records into the ring. Python sees only what `ssmd.wire.Event` lists.
 
 Invariants: nothing read from a socket is dropped (a full ring stops the reading); every connection, every failed
-attempt and every loss leaves a record; only a refusal of our credentials ends `run`: the first one at once, the sixth in
-a row if the exchange had let us in before.
+attempt and every loss leaves a record; only a refusal of our credentials ends `run`: the first one at once, and the
+sixth in a row where the exchange had let us in before.
 """
 
 from __future__ import annotations
@@ -269,11 +269,12 @@ class Client:
         """The ring is full: TCP holds the exchange back while we look again, ever less often."""
         state, nap_s = self.state, FULL_NAP_S
         began_ns = state.ring_full_since_ns = self._recorder.now_ns()
-        status = FeedStatus.FULL
-        while status == FeedStatus.FULL and not wire.events:
+        while True:
             gevent.sleep(nap_s)
             nap_s = min(nap_s * 2, FULL_NAP_MAX_S)
             status = wire.feed(0)
+            if status != FeedStatus.FULL or wire.events:  # events of before are handled; these are new
+                break
         state.ring_full_since_ns = 0
         state.ring_full_ns += self._recorder.now_ns() - began_ns
         return status
