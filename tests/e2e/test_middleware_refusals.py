@@ -9,14 +9,15 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from recording import ROOT
+from recording import ROOT, wait_until
 from servers import NatsServer, RedisServer, S3Server, free_port
-from test_refusals import SECRET, mine, refusal
+from test_refusals import SECRET, left_running, mine, refusal
 
 from ssmd.middleware.nats import NatsTransport
 
@@ -176,6 +177,24 @@ def test_what_cannot_be_reached_holds_no_recording_up(tmp_path: Path) -> None:
     (warning,) = [line for line in log if line["event"].startswith("the middleware is not there")]
     assert all(word in warning["reason"] for word in ("transport", "storage", "cache"))
     assert any((tmp_path / "data").rglob("*.capnp*"))
+
+
+def test_a_bus_that_hangs_does_not_hold_an_end_up(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """SIGTERM while `ssmd run` still asks whether the bus is there: it ends with 0, and nothing was made."""
+    with NatsServer(tmp_path_factory.mktemp("hangs")) as server:
+        server.pause()
+        file = mine(tmp_path, transport=nats(server.url), health={"address": "127.0.0.1:0"})
+        started = subprocess.Popen(
+            [sys.executable, "-m", "ssmd", "run", "-e", file, "--data", str(tmp_path / "data")],
+            cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        wait_until(lambda: any("ssmd.middleware" in line for line in left_running(tmp_path)), what="it asks")
+        asked = time.monotonic()
+        started.terminate()
+        assert started.wait(30) == 0
+        assert time.monotonic() - asked < 5
+        assert not (tmp_path / "data").exists()
+        wait_until(lambda: not left_running(tmp_path), what="nothing runs any more")
 
 
 def logged(*arguments: str) -> tuple[int, str, list[dict[str, Any]]]:
