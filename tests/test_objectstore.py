@@ -23,6 +23,7 @@ from ssmd.middleware import objectstore
 from ssmd.middleware.objectstore import ObjectStorage
 
 MIB = 1 << 20
+SIGNED = {"Authorization": "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20260101/us-east-1/s3/aws4_request"}
 SECRET = S3Server.KEYS["secret_access_key"]
 
 
@@ -199,6 +200,18 @@ def test_what_is_given_comes_before_the_variables_of_aws(server: S3Server, monke
         monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
     monkeypatch.setenv("AWS_BUCKET", "another")
     storage(server.url).check()
+
+
+@pytest.mark.parametrize("key", ["md//x", "md/../x"])
+def test_an_object_of_others_that_obstore_cannot_list_is_named_and_does_not_stop_us(server: S3Server, key: str) -> None:
+    server.ask("PUT", f"/{S3Server.BUCKET}/{key}", b"1", headers=SIGNED)
+    there = storage(server.url, prefix="md")
+    there.check()
+    there.put("md/mine", b"2", if_absent=True)
+    assert there.get("md/mine") == b"2"
+    with pytest.raises(RejectedError, match="cannot be listed") as caught:
+        list(there.list("md/"))
+    assert "md/" in str(caught.value.evidence)
 
 
 # ---- endpoints -------------------------------------------------------------------------------------------------------

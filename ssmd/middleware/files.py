@@ -38,7 +38,7 @@ from ssmd.errors import (
     UnavailableError,
 )
 from ssmd.middleware.interfaces import ObjectInfo
-from ssmd.middleware.keys import OWN, checked_key, folder_of, is_own
+from ssmd.middleware.keys import OWN, checked_key, folder_of, is_listed
 
 CHUNK_BYTES = 1 << 20
 LEFT_BEHIND_S = 86_400.0  # a file on its way for longer is of a process that was killed
@@ -161,7 +161,7 @@ class FileStorage:
             base = Path(path).relative_to(self._root).as_posix()
             for name in names:
                 key = name if base == "." else f"{base}/{name}"
-                if key.startswith(prefix) and not is_own(key) and _is_text(key):
+                if key.startswith(prefix) and is_listed(key):
                     yield key
 
     # ---- putting -----------------------------------------------------------------------------------------------------
@@ -263,14 +263,6 @@ def _raised(error: OSError) -> None:
     """What os.walk does with an error: nothing, unless told."""
     if not isinstance(error, FileNotFoundError | NotADirectoryError):  # nothing was put there yet, or it is gone
         raise _translation(str(error.filename), error) from error
-
-
-def _is_text(key: str) -> bool:
-    try:
-        checked_key(key)
-    except MiddlewareError:
-        return False
-    return True
 
 
 def _make_folder(folder: Path) -> None:

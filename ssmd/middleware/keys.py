@@ -45,6 +45,10 @@ def folder_of(prefix: str) -> str | None:
         return None
 
 
-def is_own(key: str) -> bool:
-    """Whether it is one of ours, which listings leave out."""
-    return OWN in key.split("/")
+def is_listed(key: str) -> bool:
+    """Whether listings show it: neither our own, nor another's that is no key."""
+    try:
+        checked_key(key)
+    except MiddlewareError:
+        return False
+    return True

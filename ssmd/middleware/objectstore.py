@@ -53,7 +53,7 @@ from ssmd.errors import (
     UsageError,
 )
 from ssmd.middleware.interfaces import ObjectInfo
-from ssmd.middleware.keys import OWN, checked_key, folder_of, is_own
+from ssmd.middleware.keys import OWN, checked_key, folder_of, is_listed
 
 MAX_SINGLE_BYTES: Final = 8 << 20
 PART_BYTES: Final = 8 << 20  # at most 10,000 parts: 80 GB
@@ -196,10 +196,10 @@ class ObjectStorage:
         found: list[ObjectInfo] = []
         with self._translated(self.place):
             for page in obstore.list(self._store, folder or None, chunk_size=1000):
-                found += [self._info(meta) for meta in page if meta["path"].startswith(prefix)]
+                listed = (meta for meta in page if meta["path"].startswith(prefix) and is_listed(meta["path"]))
+                found += map(self._info, listed)
         self._bucket_seen = True
-        kept = [info for info in found if not is_own(info.key)]
-        yield from sorted(kept, key=lambda info: info.key.encode())
+        yield from sorted(found, key=lambda info: info.key.encode())
 
     def delete(self, key: str) -> None:
         checked_key(key)
@@ -277,7 +277,11 @@ class ObjectStorage:
     def _look_for_bucket(self) -> None:
         """One page of its list: a 404 for a key does not tell whether there is a bucket."""
         with self._translated(self.place):
-            next(iter(obstore.list(self._store, self._prefix or None, chunk_size=1)), None)
+            try:
+                next(iter(obstore.list(self._store, self._prefix or None, chunk_size=1)), None)
+            except BaseError as error:
+                if _FOREIGN not in str(error):  # that is somebody's object in it: it is there
+                    raise
         self._bucket_seen = True
 
     def _info(self, meta: Any) -> ObjectInfo:
@@ -406,6 +410,7 @@ def _is_loopback(host: str) -> bool:
 
 # ---- what services answer --------------------------------------------------------------------------------------------
 
+_FOREIGN = "Encountered object with invalid path"  # obstore gives up a list that has one
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>([^<]{1,100})</Code>")
@@ -452,6 +457,12 @@ _ANSWERS: Final[tuple[tuple[re.Pattern[str], type[MiddlewareError], str, str], .
         "check storage.endpoint and this machine's certificates",
     ),
     (re.compile("EntityTooLarge|status code: 413"), LimitError, "the object is too large for the service", ""),
+    (
+        re.compile(_FOREIGN),
+        RejectedError,
+        "there is an object whose key is none (an empty name, or '..'), and so this prefix cannot be listed",
+        "move it away, or use a prefix of your own",
+    ),
     (re.compile("(?i)quota|InsufficientStorage"), UnavailableError, "the bucket is full", "make room in it"),
 )
 
