@@ -11,6 +11,7 @@ import pytest
 
 from ssmd import environment as env
 from ssmd import host
+from ssmd.cli import options
 from ssmd.metrics import METRICS
 
 
@@ -33,6 +34,19 @@ def test_systemd_understands_the_units(repository: Path, tmp_path: Path, unit: s
     )  # fmt: skip
     said = "\n".join(line for line in done.stderr.splitlines() if "kalshi-prod" in line)
     assert (done.returncode, said) == (0, "")
+
+
+def test_the_unit_leaves_settings_to_the_variable(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A --set on the command line would replace SSMD_SET, and each shard would record everything."""
+    unit = (repository / "deploy" / "ssmd@.service").read_text()
+    (command,) = [line for line in unit.splitlines() if line.startswith("ExecStart=")]
+    assert "--set" not in command
+    made = options.parser("run", "")
+    options.add_environment(made)
+    monkeypatch.setenv("SSMD_SET", "[shard.index=1, shard.count=3]")
+    found = options.load(made.parse_args(command.replace("%i", "kalshi-local").split()[2:]))
+    assert (found.shard.index, found.shard.count) == (1, 3)
+    assert str(found.storage.path) == "/var/lib/ssmd/kalshi-local"
 
 
 @pytest.mark.parametrize("name", ["kalshi-dev", "kalshi-prod"])

@@ -55,11 +55,10 @@ class GivenJournal:
         return next((number for number, _, _ in self.records()), 1)
 
     def records(self) -> Iterator[Found]:
-        """Its numbered records that are proved."""
+        """Its numbered records, those of the open segment's tail too: they may be published already."""
         for segment in self.segments:
             for batch in Reader([segment]).batches(segment):
-                if batch.proved:
-                    yield from _numbered(records_in(batch.data[batch.start : batch.stop]))
+                yield from _numbered(records_in(batch.data[batch.start : batch.stop]))
 
 
 def _numbered(records: Iterable[Found]) -> Iterator[Found]:
