@@ -11,6 +11,7 @@ Exit codes: 0 stopped as asked (--once: all is published) · 1 records were gone
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -53,12 +54,13 @@ def say(event: str, *, level: str = "info", **fields: object) -> None:
     """One JSON line for the log."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     told = {name: value for name, value in fields.items() if value is not None}
-    print(json.dumps({"part": "publisher", **told, "event": event, "level": level, "timestamp": now}), file=sys.stderr)
-    sys.stderr.flush()
+    tell(json.dumps({"part": "publisher", **told, "event": event, "level": level, "timestamp": now}))
 
 
-def tell(report: Report) -> None:
-    print(report.line(), file=sys.stderr, flush=True)
+def tell(line: str) -> None:
+    """To whoever started us; a pipe that nobody reads any more is no reason to miss the signal that comes with it."""
+    with contextlib.suppress(OSError, ValueError):
+        print(line, file=sys.stderr, flush=True)
 
 
 class Watch:
@@ -66,7 +68,9 @@ class Watch:
 
     def __init__(self) -> None:
         self.stopping = threading.Event()
-        self.publisher: Publisher | None = None
+        self._publisher: Publisher | None = None
+        self._over = False
+        self._lock = threading.Lock()  # for the two above: a publisher is not closed while it reports
         self.waiting_for = ""  # while there is no publisher yet
         self.ended = threading.Event()
         threading.Thread(target=self._run, name="watch", daemon=True).start()
@@ -79,8 +83,23 @@ class Watch:
             self.report()
             os._exit(EXIT_OK)
 
+    def show(self, publisher: Publisher) -> None:
+        """Whose reports are told from now on."""
+        with self._lock:
+            self._publisher = publisher
+
+    def last_report(self) -> None:
+        """What is told last: the publisher may be closed then."""
+        self.report()
+        with self._lock:
+            self._over = True
+
     def report(self) -> None:
-        tell(self.publisher.report() if self.publisher else Report("publisher", trouble=self.waiting_for or None))
+        with self._lock:
+            if self._over:
+                return
+            waiting = Report("publisher", trouble=self.waiting_for or None)
+            tell((self._publisher.report() if self._publisher else waiting).line())
 
 
 def await_identity(root: Path, watch: Watch, *, once: bool) -> str | None:
@@ -140,10 +159,10 @@ def run(environment: Environment, *, once: bool, move_to: int | None) -> int:
         bus = MiddlewareFactory(environment, host.secret_reader(environment)).transport()
         options = Options(section.subject_prefix, section.publish, section.batch_records, section.durable_only)
         made = Publisher(root, bus, target, options, ring=environment.ring.path, log=say)
-        watch.publisher = made
+        watch.show(made)
         say("started", journal=journal, root=str(root), bus=section.url, stream=section.stream, publish=section.publish)
         code = work(made, watch, once=once)
-        watch.report()
+        watch.last_report()
         made.close()
         bus.close()
     say("stopped")
