@@ -165,16 +165,20 @@ class Outcome:
         self.different += wanted == there
 
 
-def compare(journal: Callable[[], Iterable[Found]], targets: Sequence[Source], *, first: int) -> list[Outcome]:
+def compare(
+    journal: Callable[[], Iterable[Found]], targets: Sequence[Source], *, first: int, live: bool = False
+) -> list[Outcome]:
     """Compares each form of each target with the journal, whose first number is `first`.
 
     `journal` gives the journal's numbered records, from the beginning, each time that it is called. It is read after
-    the targets: what is recorded meanwhile is behind, never extra.
+    the targets; `live`: it grows, and may have segments by then that are not given: what a target has beyond its end
+    is then no difference.
     """
     held = [(target, form, sums) for target in targets for form, sums in _summed(target, first).items()]
     local = _Local(journal, [_horizon(target, sums) for target, _, sums in held])
     elder = next((sums for target, _, sums in held if target.keeps_older), None)
-    return [_judged(local, target, form, sums, elder) for target, form, sums in held]
+    newest = local.sums.highest if live else None
+    return [_judged(local, target, form, sums, elder, newest) for target, form, sums in held]
 
 
 def _summed(target: Source, first: int) -> dict[str, Sums]:
@@ -216,7 +220,8 @@ class _Local:
         return whole + sum(number > horizon for number in self._edges.get(horizon // BLOCK, ()))
 
 
-def _judged(local: _Local, target: Source, form: str, held: Sums, elder: Sums | None) -> Outcome:
+def _judged(local: _Local, target: Source, form: str, held: Sums, elder: Sums | None, newest: int | None) -> Outcome:
+    """`newest`: numbers above it are not judged."""
     horizon = _horizon(target, held)
     outcome = Outcome(target.name, form, behind=local.behind(horizon), faults=list(target.faults))
     suspicious = []
@@ -226,12 +231,16 @@ def _judged(local: _Local, target: Source, form: str, held: Sums, elder: Sums | 
             outcome.records += wanted[0]
         elif target.dropping and block < held.lowest // BLOCK:
             outcome.dropped += wanted[0]
+        elif newest is not None and block > newest // BLOCK:
+            continue
         else:
             suspicious.append(block)
     for block in suspicious[NAMED_BLOCKS:]:
         outcome.count_block(local.up_to(horizon, block)[0], held.of(block)[0])
     if suspicious:
-        _look_closely(outcome, local, target, horizon, frozenset(suspicious[:NAMED_BLOCKS]), first=held.split + 1)
+        named = frozenset(suspicious[:NAMED_BLOCKS])
+        up_to = horizon if newest is None else min(horizon, newest)
+        _look_closely(outcome, local, target, up_to, named, first=held.split + 1)
     _judge_older(outcome, target, held, elder)
     if outcome.missing:
         outcome.faults += target.remarks

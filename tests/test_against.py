@@ -126,6 +126,21 @@ def test_a_remark_is_told_where_something_is_missing_and_is_no_fault_elsewhere()
     assert outcome_of(found(range(1, 4)), lacking).faults == ["messages were removed"]
 
 
+def test_what_a_copy_has_beyond_a_journal_that_grows_is_no_difference() -> None:
+    """It was recorded, sealed and copied while the comparison went on."""
+    whole = copy_of(found(range(1, N + 2 * BLOCK)))
+    (outcome,) = compare(lambda: found(ALL), [whole], first=1, live=True)
+    assert counts(outcome) == {"records": N}
+    assert outcome.equal
+    assert not compare(lambda: found(ALL), [whole], first=1)[0].equal
+
+
+def test_a_hole_in_the_last_block_of_a_journal_that_grows_is_missing() -> None:
+    lacking = copy_of(found([*range(1, N - 5), *range(N - 4, N + 100)]))
+    (outcome,) = compare(lambda: found(ALL), [lacking], first=1, live=True)
+    assert counts(outcome) == {"records": N - 1, "missing": 1}
+
+
 def test_an_empty_copy_is_wholly_behind() -> None:
     outcome = outcome_of(found(ALL), copy_of([]))
     assert counts(outcome) == {"behind": N}

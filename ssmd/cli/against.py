@@ -106,7 +106,8 @@ def compare_all(segments: Iterable[Segment], urls: Sequence[str]) -> list[Compar
     for journal in journals_of(segments):
         with ExitStack() as opened:
             sources = [place.open(journal, opened) for place in places]
-            comparisons.append(Comparison(journal, compare(journal.records, sources, first=journal.first)))
+            outcomes = compare(journal.records, sources, first=journal.first, live=journal.live)
+            comparisons.append(Comparison(journal, outcomes))
     return comparisons
 
 
