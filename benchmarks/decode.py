@@ -115,8 +115,8 @@ def in_twin(frames: list[bytes]) -> float:
     return (time.thread_time() - begin) / len(frames) * 1e6
 
 
-def measure(count: int, rounds: int) -> list[str]:
-    """Markdown rows: medians of interleaved rounds."""
+def measure(count: int, rounds: int) -> tuple[list[str], float]:
+    """Markdown rows: medians of interleaved rounds; and how many times faster than ujson + pycapnp C is."""
     frames = list(feed.frames(count))
     few = frames[: max(count // 50, 100)]
     taken: dict[str, list[float]] = {"C, socket bytes to ring": [], "ujson + pycapnp": [], "plain Python twin": []}
@@ -128,7 +128,7 @@ def measure(count: int, rounds: int) -> list[str]:
     for name, values in taken.items():
         middle = statistics.median(values)
         rows.append(f"| {name} | {middle:.3f} ({min(values):.3f} - {max(values):.3f}) | {middle / ours:.1f} |")
-    return rows
+    return rows, statistics.median(taken["ujson + pycapnp"]) / ours
 
 
 def main() -> None:
@@ -136,7 +136,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    print("\n".join(measure(options.frames, options.rounds)))
+    print("\n".join(measure(options.frames, options.rounds)[0]))
 
 
 if __name__ == "__main__":

@@ -108,17 +108,24 @@ def run(peers: list[str], *, count: int, rounds: int, rate: float, tls: bool) ->
     return results
 
 
+def ratios(results: dict[str, list[dict[str, float]]], peer: str, against: str) -> list[float]:
+    """CPU of one program against another's, round by round: what disturbs the machine disturbs both."""
+    return [a["cpu_s"] / b["cpu_s"] for a, b in zip(results[peer], results[against], strict=True)]
+
+
 def report(results: dict[str, list[dict[str, float]]]) -> list[str]:
-    """Markdown rows: CPU a message (median, min, max), messages a second of one core, ratio to ssmd."""
+    """Markdown rows: CPU a message (median, min, max), messages a second of one core, ssmd's CPU against this one's."""
     cpu = {p: [r["cpu_s"] / r["messages"] * 1e6 for r in rows] for p, rows in results.items()}
-    ours = statistics.median(cpu["ssmd"]) if "ssmd" in cpu else 1.0
-    lines = ["| program | CPU µs a message (min - max) | messages/s | CPU against ssmd |", "|---|---|---|---|"]
+    lines = [
+        "| program | CPU µs a message (min - max) | messages/s | ssmd needs of it (min - max) |",
+        "|---|---|---|---|",
+    ]
     for peer, values in cpu.items():
         middle = statistics.median(values)
         speed = statistics.median([r["messages"] / r["wall_s"] for r in results[peer]])
-        lines.append(
-            f"| {peer} | {middle:.2f} ({min(values):.2f} - {max(values):.2f}) | {speed:,.0f} | {middle / ours:.2f} |"
-        )
+        taken = ratios(results, "ssmd", peer) if "ssmd" in results else [1.0]
+        needs = f"{statistics.median(taken):.3f} ({min(taken):.3f} - {max(taken):.3f})"
+        lines.append(f"| {peer} | {middle:.2f} ({min(values):.2f} - {max(values):.2f}) | {speed:,.0f} | {needs} |")
     return lines
 
 

@@ -27,6 +27,7 @@ schema: market_data:v1
 exchange: {{simulator: {{}}}}
 subscriptions: [{{channels: [orderbook_delta, trade, ticker], markets: [M]}}]
 normalizer: {normalizer}
+connector: {{reconnect: {{min_ms: 600000, max_s: 3600}}}}
 flusher: {{nap_us: {nap_us}, keep_frames: {keep_frames}}}
 storage: {{path: "{path}"}}
 ring: {{path: "{path}/ring", size_bytes: {ring_bytes}}}

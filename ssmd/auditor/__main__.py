@@ -17,7 +17,7 @@ from pathlib import Path
 from ssmd.auditor import Auditor
 from ssmd.cli import options as flags
 
-LOOK_EVERY_S = 0.1
+LOOK_EVERY_S = 0.25  # ten looks a second cost as much as the reading itself
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
