@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import IO
 
 from ssmd import archiver
-from ssmd.archiver.listing import Listing
 from ssmd.archiver.outbox import Outbox, sentence
 from ssmd.archiver.retention import Rule
 from ssmd.archiver.upload import Target
 from ssmd.errors import DamageError, SsmdError
 from ssmd.journal import manifest
 from ssmd.journal.identity import make_identity
+from ssmd.journal.listing import Listing
 from ssmd.journal.paths import Segment
 from ssmd.middleware.interfaces import Storage
 from ssmd.report import Report

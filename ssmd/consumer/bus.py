@@ -355,8 +355,11 @@ class _Channel:
         yield from self._given(given, views)
 
     def settle(self) -> Iterator[Given]:
+        """Nothing came for a while. What waits for lost records would wait for the next message; files have them."""
         if self._replay is None:
             yield from self._given(self._sequencer.settle(), ViewReader())
+            if self._sequencer.waits:
+                self.fall_back()
 
     def _given(self, items: Iterator[bytes | Missing], views: ViewReader) -> Iterator[Given]:
         for item in items:

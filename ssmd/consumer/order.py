@@ -42,6 +42,11 @@ class Sequencer(Generic[T]):
         self._waiting: dict[int, T] = {}
         self._began: int | None = None  # `before` of the first batch, where we came into the middle of its group
 
+    @property
+    def waits(self) -> bool:
+        """Whether records are there whose turn has not come: others before them are still to come, or lost."""
+        return bool(self._waiting)
+
     def offer(self, items: Iterable[tuple[int, T]], *, before: int, single: bool) -> Iterator[T | Missing]:
         """Takes the records of one message; gives those whose turn has come. `single`: a message of one record."""
         if self.next is None:

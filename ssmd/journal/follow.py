@@ -20,6 +20,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from ssmd.errors import StorageError
+from ssmd.journal.listing import Listing
 from ssmd.journal.paths import OPEN, Segment, State, find
 from ssmd.journal.reader import Batch, Damage, Record, SegmentReader, records_of, select
 from ssmd.journal.source import GoneError
@@ -54,6 +55,8 @@ class Follower:
         self._proved_only = proved_only
         self._limit_bytes = limit_bytes
         self._tails: dict[Path, _Tail] = {}
+        self._listing: Listing | None = None  # of the one folder that it follows, which is the usual case
+        self._listed: list[Segment] | None = None
         if self._start.at == "end":
             self._look()
             self._start = Start.beginning()  # of journals that are made from now on
@@ -91,11 +94,25 @@ class Follower:
             tail.close()
 
     def _look(self) -> None:
-        segments = find(self._paths, must_exist=False)
+        segments = self._segments()
+        if segments is self._listed:
+            return
+        self._listed = segments
         for segment in select(segments, self._wanted.from_ns, self._wanted.to_ns):
             if segment.journal not in self._tails:
                 self._tails[segment.journal] = self._tail([s for s in segments if s.journal == segment.journal])
             self._tails[segment.journal].offer(segment)
+
+    def _segments(self) -> list[Segment]:
+        """All that there are now; the same list while nothing changed."""
+        paths = [Path(path) for path in self._paths]
+        if len(paths) != 1 or not paths[0].is_dir():
+            return find(paths, must_exist=False)
+        self._listing = self._listing or Listing(paths[0])
+        try:
+            return self._listing.segments()
+        except OSError as error:
+            raise StorageError(f"{paths[0]}: cannot be read: {error.strerror}") from error
 
     def _tail(self, segments: list[Segment]) -> _Tail:
         start = self._start

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ssmd.archiver import listing
-from ssmd.archiver.listing import Listing
+from ssmd.journal import listing
+from ssmd.journal.listing import Listing
 from ssmd.journal.paths import find
 
 STEM = "20261122T175042Z-{:012d}"

@@ -1,8 +1,8 @@
 """The segments below a folder, looked at again and again: only folders that changed are read again.
 
-For: the archiver, which looks each second at a journal that may have years in it. A folder's time of change tells:
-every step of a segment's life is a name that comes, goes or changes. Times are coarse, so a folder that changed within
-the last seconds is not trusted to be unchanged.
+For: those who look many times at a journal that may have years in it: the archiver, and whoever follows it while nobody
+records. A folder's time of change tells: every step of a segment's life is a name that comes, goes or changes. Times
+are coarse, so a folder that changed within the last seconds is not trusted to be unchanged.
 """
 
 from __future__ import annotations
