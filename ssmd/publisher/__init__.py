@@ -45,7 +45,8 @@ RESERVE_RECORDS = 100_000  # so far beyond the cursor may be sent before the cur
 SAVE_EVERY_S = 1.0
 PUBLISH_TIMEOUT_S = 10.0
 SILENT_S = 2.0  # a call that the bus has not answered for so long is trouble already
-IDLE_S = 0.02  # pause when there is nothing to publish
+IDLE_S, IDLE_TO_S = 0.02, 1.0  # pause when there is nothing to publish
+IDLE_SHARE = 20  # of it against the look before: idling costs a twentieth of a core at most
 BACKOFF_FROM_S, BACKOFF_TO_S = 0.1, 5.0
 LATE_S = 300.0  # a record that waits longer is told, even while all goes well
 SCAN_IDLE_S = 2.0  # of a stream whose last message does not come: nothing came for so long, twice
@@ -187,6 +188,7 @@ class Publisher:
 
         Raises only what the very first answer of the bus says is wrong for good; everything later is tried again.
         """
+        began_s = time.monotonic()
         try:
             worked = self._step(now_s)
         except SsmdError as error:
@@ -198,7 +200,8 @@ class Publisher:
         if self._trouble is not None:
             self._log("publishing again", number=self._number)
         self._trouble, self._failures, self._tried = None, 0, True
-        return 0.0 if worked else IDLE_S
+        took_s = time.monotonic() - began_s  # a look at a folder with years of segments takes its time
+        return 0.0 if worked else min(max(IDLE_S, took_s * IDLE_SHARE), IDLE_TO_S)
 
     @property
     def idle(self) -> bool:
