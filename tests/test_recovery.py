@@ -208,6 +208,36 @@ def test_a_damaged_sealed_segment_is_left_alone_and_no_number_comes_twice(tmp_pa
     assert found.cut[0].kept is None
 
 
+def test_damage_that_later_checkpoints_outlive_stays_in_place_and_no_number_comes_twice(tmp_path: Path) -> None:
+    """Whichever byte of the second of four batches is wrong; the open tail is cut as ever."""
+    j = Journal(tmp_path / "kalshi")
+    ends = []
+    for seq in range(1, 5):
+        j.trade(seq)
+        j.checkpoint()
+        ends.append(len(j.data))
+    j.trade(5)
+    for at in range(ends[0], ends[1], 7):
+        path = j.write(OPEN)
+        damaged = bytearray(j.data)
+        damaged[at] ^= 0xFF
+        path.write_bytes(damaged)
+        found = recover(j.root)
+        sealed = path.with_suffix("")
+        assert sealed.read_bytes()[: ends[3]] == damaged[: ends[3]], at
+        assert found.last_number == 4 and not found.clean, at
+        tail, inside = found.cut
+        assert (tail.segment, tail.offset, tail.bytes) == (sealed, ends[3], len(j.data) - ends[3]), at
+        assert tail.kept is not None and tail.kept.read_bytes() == j.data[ends[3] :], at
+        assert (inside.segment, inside.offset, inside.kept) == (sealed, ends[0], None), at
+        assert inside.bytes == ends[1] - ends[0], at
+        assert [r.view.number for r in Reader(find([j.root])) if r.kind != "checkpoint"] == [1, 3, 4], at
+        again = recover(j.root)
+        assert (again.last_number, again.cut) == (4, (inside,)), at
+        for left in list(j.folder.iterdir()):
+            left.unlink()
+
+
 def test_a_disk_that_refuses_is_a_storage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     j, _ = crashed(tmp_path)
 

@@ -1,9 +1,10 @@
 """Mends a journal whose ring is gone (reboot, power cut): the files alone decide.
 
 Called by the connector before it makes a new ring. Every segment that is still `.open` keeps its bytes up to the
-last checkpoint whose CRC holds; what follows is set aside as `….capnp.cut` beside it (stored bytes are never deleted),
-a final checkpoint is appended and the segment is sealed. Sealed segments are never changed. What was cut is reported,
-so that the connector can write a Gap record for it.
+last checkpoint that proves itself; what follows is set aside as `….capnp.cut` beside it (stored bytes are never
+deleted), a final checkpoint is appended and the segment is sealed. Damage before that checkpoint stays where it is:
+readers go on behind it, and no number that was given behind it comes a second time. Sealed segments are never changed.
+What was cut or is damaged is reported, so that the connector can write a Gap record for it.
 
 Each step is done so that a crash after it, or in it, leaves something that the same steps finish:
 
@@ -30,7 +31,7 @@ from pathlib import Path
 from ssmd.errors import StorageError
 from ssmd.journal.files import replace_file, sync_folder
 from ssmd.journal.paths import CUT, SEALED, Segment, State, find
-from ssmd.journal.reader import SegmentReader
+from ssmd.journal.reader import Damage, SegmentReader
 from ssmd.native.flusher import journal_lock
 from ssmd.native.walk import Mark, crc32c
 
@@ -77,19 +78,28 @@ def recover(root: Path, *, step: Callable[[str], None] = lambda name: None) -> R
     except OSError as error:
         raise StorageError(f"{root}: cannot be recovered: {error}", hint="free space or mend the disk first") from error
     mark, damaged = _last_mark(find([root], must_exist=False))
-    cut += damaged
-    return Recovery(mark.last_number, mark.last_recv_ns, mark.max_connection, mark.clean and not cut, tuple(cut))
+    return Recovery(
+        mark.last_number, mark.last_recv_ns, mark.max_connection, mark.clean and not cut, tuple(cut + damaged)
+    )
 
 
 def _last_mark(segments: list[Segment]) -> tuple[Mark, list[Cut]]:
-    """The end of the newest segment that holds something."""
+    """The end of the newest segment that holds something, and what is damaged in it."""
     for segment in reversed(segments):
         end = _scan(segment)
         if end.what is not None:
-            return _beyond(segment, end)
+            mark, beyond = _beyond(segment, end)
+            return mark, [*_inside(segment, end), *beyond]
         if end.good.last_number:
-            return end.good, []
+            return end.good, _inside(segment, end)
     return Mark(clean=True), []
+
+
+def _inside(segment: Segment, end: _End) -> list[Cut]:
+    """Damage that stays in place: later checkpoints prove what is behind it."""
+    return [
+        Cut(segment.path, d.lost_from or 0, (d.lost_to or 0) - (d.lost_from or 0), d.what, None) for d in end.losses
+    ]
 
 
 def _beyond(segment: Segment, end: _End) -> tuple[Mark, list[Cut]]:
@@ -106,22 +116,22 @@ class _End:
     good: Mark
     final: bool
     size_bytes: int  # of the segment before compression; a generous guess where it does not decompress to its end
-    what: str | None  # what is wrong
+    what: str | None  # what is wrong behind `good`
+    losses: tuple[Damage, ...]  # what is wrong before it
 
 
 def _scan(segment: Segment) -> _End:
-    reader = SegmentReader(segment)
+    reader = SegmentReader(segment, resync=True)
     try:
         size = 0
-        while (batch := reader.poll()) is not None:
+        while (batch := reader.poll() or reader.finish()) is not None and batch.proved:
             size = batch.offset + batch.stop - batch.start
-        reader.finish()
         if segment.state != State.COMPRESSED:
             size = reader.source.size_bytes()
         elif reader.damage is not None:
             size += _MOST_COMPRESSION * reader.source.size_bytes()
         what = None if reader.damage is None else reader.damage.what
-        return _End(reader.walk.good, reader.walk.final, size, what)
+        return _End(reader.walk.good, reader.walk.final, size, what, tuple(reader.losses))
     finally:
         reader.close()
 
