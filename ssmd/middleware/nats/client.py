@@ -5,7 +5,7 @@
     broken      set when this connection is over
     secure      tls:// means TLS: nats-py would go on in plain text with a server that does not offer it
 
-Facts: nats-py 2.16, aio/client.py (_ps, _transport, _process_info, _close) and aio/transport.py.
+Facts: nats-py 2.16, aio/client.py (_ps, _transport, _pending, _process_info, _close) and aio/transport.py.
 """
 
 from __future__ import annotations
@@ -42,9 +42,15 @@ class BusClient(Client):
         await super()._process_info(info, initial_connection)
 
     async def _close(self, status: int, do_cbs: bool = True) -> None:
-        """However a connection ends, it ends here; `closed_cb` is not called when closing itself meets an error."""
+        """However a connection ends, it ends here. The library stops half way when its last words cannot be sent."""
         self.broken.set()
-        await super()._close(status, do_cbs)
+        try:
+            await super()._close(status, do_cbs)
+        except (OSError, RuntimeError):
+            self._pending.clear()
+            self._pending_data_size = 0
+            self._status = Client.DISCONNECTED
+            await super()._close(status, do_cbs)
 
     async def drained(self) -> None:
         """Returns when the socket's buffer has room again."""
@@ -71,7 +77,7 @@ async def while_connected(client: BusClient, work: Coroutine[Any, Any, T], timeo
         if task.done():
             return task.result()
         if broken.done():
-            raise UnavailableError("the connection to the bus broke")
+            raise UnavailableError("the bus cannot be reached: the connection broke")
         raise TimeoutError
     finally:
         task.cancel()

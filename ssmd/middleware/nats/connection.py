@@ -66,7 +66,9 @@ class Connection:
         self._name = name
         self._loop = asyncio.new_event_loop()
         self._client: BusClient | None = None
-        self._trouble: MiddlewareError = UnavailableError(f"not connected to the bus at {url} yet")
+        self._trouble: MiddlewareError = UnavailableError(
+            f"the bus at {url} cannot be reached: it has not answered yet"
+        )
         self._turn = asyncio.Event()  # set: connected, or refused; something to look at
         self._asked = asyncio.Event()  # set: someone wants a connection that was refused before
         self._hooks: list[Callable[[BusClient], Awaitable[None]]] = []
@@ -198,7 +200,7 @@ class Connection:
         while True:
             try:
                 client = await self._connect()
-                self._trouble = UnavailableError(f"the connection to the bus at {self.url} broke")
+                self._trouble = UnavailableError(f"the bus at {self.url} cannot be reached: the connection broke")
             except MiddlewareError as error:
                 self._trouble = error
                 if not error.retryable:
@@ -216,7 +218,11 @@ class Connection:
             await client.broken.wait()
             self._client = None
             self._turn.clear()
-            self._tell(UnavailableError(f"the connection to the bus at {self.url} broke", evidence=_last(client)))
+            self._tell(
+                UnavailableError(
+                    f"the bus at {self.url} cannot be reached: the connection broke", evidence=_last(client)
+                )
+            )
             await _quietly(client.close())
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
 

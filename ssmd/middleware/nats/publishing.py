@@ -247,7 +247,7 @@ class Publisher:
         except MiddlewareError as error:
             flight.fail(error)
         except (OSError, RuntimeError) as error:  # the socket, or asyncio's transport over it
-            flight.fail(UnavailableError("the connection to the bus broke", evidence=str(error)))
+            flight.fail(UnavailableError("the bus cannot be reached: the connection broke", evidence=str(error)))
         if flight.failure is not None and client is not None:
             with suppress(TimeoutError, UnavailableError):  # what is not answered by then is not confirmed
                 await while_connected(client, flight.settle(), SETTLE_S)

@@ -71,7 +71,9 @@ async def api(client: BusClient, verb: str, body: dict[str, Any] | None, doing: 
             f"the bus cannot {doing}: it has no JetStream", hint=JETSTREAM_OFF, evidence=str(error)
         ) from error
     except (nats.errors.Error, TimeoutError, OSError) as error:
-        raise UnavailableError(f"the bus did not {doing}", evidence=str(error) or type(error).__name__) from error
+        raise UnavailableError(
+            f"the bus cannot be reached: it did not {doing}", evidence=str(error) or type(error).__name__
+        ) from error
     try:
         found: dict[str, Any] = json.loads(answer.data)
     except ValueError as error:

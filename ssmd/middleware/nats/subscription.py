@@ -220,7 +220,7 @@ class StreamSubscription:
             except MiddlewareError as error:
                 self._queue.trouble(error)
             except (nats.errors.Error, OSError) as error:
-                self._queue.trouble(UnavailableError("the bus cannot be read", evidence=str(error)))
+                self._queue.trouble(UnavailableError("the bus cannot be reached", evidence=str(error)))
             self._consumer = None
             await asyncio.sleep(RETRY_S)
 
