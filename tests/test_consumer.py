@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -576,6 +577,44 @@ def test_with_a_listener_trouble_is_told_and_the_loop_goes_on(tmp_path: Path) ->
     journal.seal()
     assert taken(tail) == [7]
     assert [type(one) for one in told] == [LaggedError]
+
+
+def test_a_long_stretch_without_wanted_records_is_read_without_a_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ssmd.consumer.files.STEP_BYTES", 1)  # a group a step
+    monkeypatch.setattr("ssmd.consumer.time.sleep", lambda seconds: pytest.fail("it paused"))
+    journal = Journal(tmp_path / "kalshi")
+    for number in range(1, 200):
+        journal.trade(number)
+        journal.checkpoint()
+    journal.ticker()
+    journal.checkpoint()
+    journal.write(OPEN)
+    wanted = Wanted(KIND_BITS["ticker"])
+    record = Tail(FileTail([tmp_path], Start.beginning(), wanted, proved_only=True)).next(20.0)
+    assert record is not None and record.number == 200
+    bus = MemoryTransport(subjects=["md.>"])
+    monkeypatch.setattr(bus, "_changed", NoWaiting(bus._changed))
+    files = {make_identity(tmp_path / "kalshi"): tmp_path / "kalshi"}
+    record = Tail(BusTail(bus, "md", Start.beginning(), wanted, files=files)).next(20.0)
+    assert record is not None and record.number == 200
+
+
+class NoWaiting:
+    """A condition that fails whoever waits for it."""
+
+    def __init__(self, condition: threading.Condition) -> None:
+        self._condition = condition
+
+    def __enter__(self) -> bool:
+        return self._condition.__enter__()
+
+    def __exit__(self, *_: object) -> None:
+        self._condition.__exit__(None, None, None)
+
+    def wait(self, timeout_s: float) -> None:
+        pytest.fail("it waited")
 
 
 def test_a_closed_tail_ends_the_loop(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ class Tail:
                 self._tell(given)
             left_s = _WAIT_S if deadline is None else min(_WAIT_S, deadline - time.monotonic())
             self._work(max(left_s, 0.0), naps)
-            naps = 0 if self._ready else naps + 1
+            naps = 0 if self._ready or self._source.moved else naps + 1
             if not self._ready and left_s <= 0:
                 return None
         return None

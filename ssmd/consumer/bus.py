@@ -87,16 +87,18 @@ class BusTail:
 
     def step(self, timeout_s: float) -> Iterator[Given]:
         """What came by now, waiting at most `timeout_s` for something; a bounded piece of it."""
-        count = 0
         for channel in self._channels.values():
-            for given in channel.replay():
-                count += 1
-                yield given
-        yield from self._receive(0.0 if count else timeout_s)
+            yield from channel.replay()
+        yield from self._receive(0.0 if self.moved else timeout_s)
         for channel in self._channels.values():
             place = channel.give_up_files()
             if place is not None:
                 self._move_to(channel.name, place)
+
+    @property
+    def moved(self) -> bool:
+        """There may be more at once, although nothing was given."""
+        return any(channel.moved for channel in self._channels.values())
 
     def close(self) -> None:
         for channel in self._channels.values():
@@ -283,6 +285,11 @@ class _Channel:
     @property
     def replaying(self) -> bool:
         return self._replay is not None
+
+    @property
+    def moved(self) -> bool:
+        """The last piece from the files was not empty: there may be more."""
+        return self._replay is not None and self._replay.moved
 
     def close(self) -> None:
         if self._replay is not None:

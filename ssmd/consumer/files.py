@@ -35,10 +35,13 @@ class FileTail:
         self._names: dict[Path, str] = {}
         self._last: dict[Path, int] = {}  # number of the last record that was read, 0 = not known
         self._told = 0  # damage
+        self.moved = False  # the last step read something, wanted or not
 
     def step(self) -> Iterator[TailRecord | SsmdError]:
         """What can be read now, a bounded piece of it; errors stand where they belong. Exhaust it."""
+        self.moved = False
         for segment, batch in self._follower.batches():
+            self.moved = True
             yield from self._damage()
             name = self._name(segment.journal)
             if self._journal not in (None, name):

@@ -1,4 +1,4 @@
-"""The Journal in memory: the reference of the contract suite (tests/contract/test_journal.py).
+"""The Journal in memory: the reference of the contract suite (tests/contract/test_journal_contract.py).
 
 A list under a lock. `max_entries` stands for retention: the oldest leave, and a reader that had not come so far is
 told. Lives and dies with its process; any thread may call, each reader belongs to one.
