@@ -78,7 +78,11 @@ def left_running(folder: Path) -> list[str]:
     found = []
     for entry in Path("/proc").iterdir():
         try:
-            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode() if entry.name.isdigit() else ""
+            command = (
+                (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+                if entry.name.isdigit()
+                else ""
+            )
         except OSError:
             continue
         if str(folder) in command:
