@@ -227,6 +227,15 @@ def test_a_journal_is_appended_to_over_a_kill_and_no_entry_is_doubled(server: Na
     journal.close()
 
 
+def test_the_acknowledgements_of_a_real_server_are_taken_by_the_short_cut(bus: NatsTransport) -> None:
+    client = bus.connection.client
+    assert client is not None
+    before = client.stats["in_msgs"]
+    bus.publish_all(messages(2000))
+    bus.publish_all(messages(2000))  # duplicates
+    assert client.stats["in_msgs"] - before < 20
+
+
 # ---- frozen ----------------------------------------------------------------------------------------------------------
 
 

@@ -3,7 +3,7 @@
 nats-py gives every message its own regular expressions, header parser, queue and task: 10 to 20 us, for an
 acknowledgement of 30 bytes. A publisher gets one for each record, all on its own inbox and all of the same form:
 
-    MSG _INBOX.k3.17 2 28\\r\\n{"stream":"SSMD","seq":4711}\\r\\n
+    MSG _INBOX.k3.17 2  28\\r\\n{"stream":"SSMD", "seq":4711}\\r\\n      (two spaces: there is no reply subject)
 
 So this parser takes a run of them at the head of what was read with one regular expression, and leaves everything else,
 refusals included, to nats-py's. It never decides what a message means: what does not look exactly so is not taken.
@@ -35,7 +35,7 @@ class AckParser(Parser):
     def watch(self, inbox: str, stream: str, taken: Callable[[list[Ack]], None]) -> None:
         """From now on acknowledgements of `stream` on `inbox`.<serial> go to `taken`."""
         one = (
-            rb"MSG " + re.escape(inbox.encode()) + rb"\.([0-9]+) [0-9]+ [0-9]+\r\n"
+            rb"MSG " + re.escape(inbox.encode()) + rb"\.([0-9]+) [0-9]+ +[0-9]+\r\n"
             rb'\{"stream":"' + re.escape(stream.encode()) + rb'", ?"seq":([0-9]+)(?:, ?"duplicate": ?(true))?\}\r\n'
         )
         self._one = re.compile(one)
