@@ -374,6 +374,17 @@ def test_a_subscriber_from_a_time_begins_with_the_first_message_from_then_on(bus
     assert payloads(subscription, 1) == [b"0"]
 
 
+def test_a_time_that_is_not_there_yet_is_waited_for(bus: Bus, transport: Transport) -> None:
+    transport.publish_all(numbered(bus, 5))
+    at_ns = time.time_ns() + 150_000_000
+    subscription = transport.subscribe(bus.all, start=Start.time(at_ns))
+    transport.publish(Message(bus.subject("trade.A"), b"too early"))
+    while time.time_ns() < at_ns:
+        time.sleep(0.01)
+    transport.publish(Message(bus.subject("trade.A"), b"in time"))
+    assert payloads(subscription, 1) == [b"in time"]
+
+
 def test_every_subscriber_gets_every_message(bus: Bus, transport: Transport) -> None:
     subscriptions = [transport.subscribe(bus.all), transport.subscribe(bus.all), bus.transport().subscribe(bus.all)]
     transport.publish_all(numbered(bus, 50))

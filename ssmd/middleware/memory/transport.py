@@ -201,6 +201,7 @@ class MemoryTransport:
             kept = self._durables.get(durable) if durable is not None else None
             begin = kept.begin if kept is not None else self._place(start or Start.end())
             made = _StreamSubscription(self, pattern, begin)
+            made.from_ns = start.value if start is not None and start.at == "time" and kept is None else 0
             if durable is not None:
                 kept = kept or _Durable(pattern, begin)
                 if kept.holder is not None:
@@ -318,6 +319,7 @@ class _StreamSubscription(_Waiting):
         self._pattern = pattern
         self._next = begin
         self.missed = 0  # messages of ours that were removed unread
+        self.from_ns = 0  # a start in the future
         self.durable: _Durable | None = None
 
     def lose(self, gone: _Stored) -> None:
@@ -336,8 +338,9 @@ class _StreamSubscription(_Waiting):
         while self._next <= self._bus._last:
             found = stored[self._next - first]
             self._next += 1
-            if self.durable is not None and found.sequence in self.durable.acked:
+            if found.time_ns < self.from_ns or (self.durable is not None and found.sequence in self.durable.acked):
                 continue
+            self.from_ns = 0
             if matches(self._pattern, found.message.subject):
                 return Delivery(found.message, found.sequence, found.time_ns, token=found.sequence)
         return None

@@ -152,7 +152,9 @@ class StreamSubscription:
         self._position: int | None = None  # None: the first message that comes decides it
         self._whole = False  # the pattern is all that the stream stores: every hole in the places is a loss
         self._seen: int | None = None  # everything up to there was given or is not ours (>= position)
-        self._least = start.value if start.at == "number" else 0  # JetStream takes one beyond the end for the next one
+        # JetStream takes a number or time beyond the end for the next message.
+        self._least = start.value if start.at == "number" else 0
+        self._from_ns = start.value if start.at == "time" else 0
         self._consumer: str | None = None
         self._queue = _Queue(pending, lambda: connection.soon(self._more))
         self._wanted = asyncio.Event()
@@ -299,8 +301,9 @@ class StreamSubscription:
         if position is not None and sequence <= position:
             self._again(sequence, message.reply)
             return
-        if sequence < self._least:
+        if sequence < self._least or time_ns < self._from_ns:
             return
+        self._from_ns = 0
         if self._whole and position is not None and sequence > position + 1:
             self._lagged(sequence - position - 1, position, sequence)
         self._position = self._seen = sequence
