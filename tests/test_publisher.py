@@ -360,6 +360,30 @@ def test_a_kill_at_any_message_loses_and_doubles_nothing(
         cursor.path_of(journal.root).unlink()
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("piece", "window"), PIECES)
+@pytest.mark.parametrize("asked", [True, False])
+def test_an_end_between_two_steps_loses_and_doubles_nothing(
+    journal: Journal, mode: Mode, piece: int, window: int, asked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked for or a kill, also in the middle of a group; the next one starts hours later."""
+    monkeypatch.setattr("ssmd.native.columns.RECORDS_A_CALL", piece)
+    monkeypatch.setattr("ssmd.publisher.WINDOW_MESSAGES", window)
+    records = fill(journal)
+    for steps in range(1, 40):
+        bus = FlakyBus()
+        first = publisher(journal, bus, mode)
+        if any(first.step(next(CLOCK)) > 0 for _ in range(steps)):
+            break
+        if asked:
+            first.finish()
+        first.close()
+        bus.forget_ids()
+        drain(publisher(journal, bus, mode))
+        assert_on_bus(bus, records, mode)
+        cursor.path_of(journal.root).unlink()
+
+
 def test_a_kill_between_parts_publishes_the_rest_of_them(journal: Journal) -> None:
     journal.snapshot(1, [(price, 100) for price in range(1, 80)], [])
     journal.seal()

@@ -206,20 +206,21 @@ class Publisher:
     @property
     def idle(self) -> bool:
         """All that could be read is published, as of the last step."""
-        return self._ready and not self._oldest_ns
+        return self._ready and not self._oldest_ns and self._complete
+
+    @property
+    def _complete(self) -> bool:
+        """No record beyond the cursor was sent: a group's messages go out before the cursor can move to its end."""
+        return not self._unsure and self._number >= self._work.last
 
     def finish(self) -> None:
         """Saves the cursor. What was sent and not confirmed stays marked as such."""
-        if self._number != self._saved.number or (self._sure and not self._saved.clean):
-            self._save(self._number if self._sure else self._saved.sent)
+        if self._number != self._saved.number or (self._complete and not self._saved.clean):
+            self._save(self._number if self._complete else self._saved.sent)
 
     def close(self) -> None:
         self._follower.close()
         self._end.close()
-
-    @property
-    def _sure(self) -> bool:
-        return not self._unsure
 
     def _step(self, now_s: float) -> bool:
         self._read()

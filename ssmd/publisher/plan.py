@@ -15,7 +15,7 @@ Invariant: on each subject messages stand in the order of their records.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
@@ -90,7 +90,7 @@ class Held:
         if what.kind is None:
             self._numbers.add(what.first)
         else:
-            self._ranges.setdefault(what.kind, []).append((what.first, what.last))
+            insort(self._ranges.setdefault(what.kind, []), (what.first, what.last))
 
     def has_record(self, number: int) -> bool:
         """Whether a record was published by itself."""
@@ -98,7 +98,13 @@ class Held:
 
     def in_batch(self, kind: str, number: int) -> bool:
         """Whether a record was published in a batch."""
-        return any(first <= number <= last for first, last in self._ranges.get(kind, ()))
+        ranges = self._ranges.get(kind, [])
+        at = bisect_right(ranges, number, key=_first) - 1
+        return at >= 0 and ranges[at][1] >= number
+
+
+def _first(ends: tuple[int, int]) -> int:
+    return ends[0]
 
 
 @dataclass(slots=True)
