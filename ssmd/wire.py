@@ -89,13 +89,16 @@ class WireConnection(Protocol):
 
 @runtime_checkable
 class ReceivingConnection(WireConnection, Protocol):
-    """One that can read a plain socket by itself: a chunk costs one call and nothing of Python in between."""
+    """One that can read a plain socket by itself, and says in one word whether there is anything to see."""
 
     def receive(self, descriptor: int) -> bool:
         """One read of the socket, which never waits, and what `feed` does with it.
 
         False: something came, and there is nothing to see. True: look at `received`, `status` and `events`.
         """
+
+    def absorb(self, received: int) -> bool:
+        """`feed`, for those who look only when there is something to see: True = look at `status` and `events`."""
 
     @property
     def received(self) -> int:

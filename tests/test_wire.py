@@ -5,6 +5,8 @@ What C and the plain twin make of frames is compared in test_twins.py; the C sid
 
 from __future__ import annotations
 
+import errno
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -140,6 +142,35 @@ def test_two_records_at_once_are_refused(bench: Bench) -> None:
 def test_a_record_beyond_half_the_ring_is_refused(bench: Bench) -> None:
     with pytest.raises(ValueError, match="limit"):
         bench.writer.push(normalize(b"x" * RING_BYTES))
+
+
+def test_absorbing_says_whether_there_is_anything_to_see(bench: Bench) -> None:
+    connection = bench.connect()
+    data = message(DELTA % 1)
+    connection.buffer[: len(data)] = data
+    assert connection.absorb(len(data)) is False
+    ping = message(b"p", opcode=9)
+    connection.buffer[: len(ping)] = ping
+    assert connection.absorb(len(ping)) is True
+    assert [event.kind for event in connection.events] == [EventKind.PING]
+    assert connection.status == FeedStatus.OK
+
+
+def test_receiving_reads_a_socket_and_says_what_came(bench: Bench) -> None:
+    connection = bench.connect()
+    near, far = socket.socketpair()
+    with near, far:
+        far.sendall(message(DELTA % 1))
+        assert connection.receive(near.fileno()) is False
+        assert (connection.received, connection.frames) == (len(message(DELTA % 1)), 1)
+        assert connection.receive(near.fileno()) is True
+        assert connection.received == -errno.EAGAIN
+        far.sendall(message(b"p", opcode=9))
+        assert connection.receive(near.fileno()) is True
+        assert [event.data for event in connection.events] == [b"p"]
+        far.close()
+        assert connection.receive(near.fileno()) is True
+        assert (connection.received, connection.events) == (0, [])
 
 
 def test_counters_exist_from_the_start_at_zero(bench: Bench) -> None:

@@ -38,24 +38,28 @@ class TlsSocket(SSLSocket):  # type: ignore[misc]
 
         Whole records only, so that nothing decrypted is left inside where no event would tell of it.
         """
-        read, filled, size = self._sslobj.read, 0, len(buffer)
-        while size - filled >= RECORD_BYTES:
+        filled = self._read_record(buffer)
+        if filled < RECORD_BYTES:  # a sender that has more fills its records; if we are wrong the loop comes again
+            return filled
+        got = RECORD_BYTES
+        while got == RECORD_BYTES and len(buffer) - filled >= RECORD_BYTES:
             try:
-                got = read(RECORD_BYTES, buffer[filled:])
-            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                got = self._read_record(buffer[filled:])
+            except BlockingIOError:
                 break
-            except ssl.SSLError as error:
-                if error.args[0] != ssl.SSL_ERROR_EOF:  # an end without a farewell is an end
-                    raise
-                got = 0
-            if got == 0:
-                return filled
             filled += got
-            if got < RECORD_BYTES:  # a sender that has more fills its records; if we are wrong the loop comes again
-                break
-        if filled == 0:
-            raise BlockingIOError
         return filled
+
+    def _read_record(self, buffer: memoryview) -> int:
+        try:
+            got: int = self._sslobj.read(RECORD_BYTES, buffer)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise BlockingIOError from None
+        except ssl.SSLError as error:
+            if error.args[0] != ssl.SSL_ERROR_EOF:  # an end without a farewell is an end
+                raise
+            return 0
+        return got
 
 
 class Reader:
@@ -70,8 +74,10 @@ class Reader:
         self._closed = False
         tls = isinstance(socket, TlsSocket)
         self._read: Callable[[memoryview], int] = socket.read_ready if tls else self._read_plain
-        in_one_call = not tls and isinstance(wire, ReceivingConnection)
-        self._on_readable = self._receive if in_one_call else self._receive_and_feed
+        self._buffer = wire.buffer
+        self._on_readable = self._receive_and_feed
+        if isinstance(wire, ReceivingConnection):
+            self._on_readable = self._receive_and_absorb if tls else self._receive
 
     def wait(self) -> FeedStatus | None:
         """Reads until there is something to see: the status of the feed that brought it; None after `close`.
@@ -113,10 +119,23 @@ class Reader:
         except Exception as error:
             self._hand_over(error)
 
+    def _receive_and_absorb(self) -> None:
+        wire: Any = self._wire
+        try:
+            received = self._read(self._buffer)
+            if received == 0:
+                self._nothing_came(received)
+            elif wire.absorb(received):
+                self._hand_over(wire.status)
+        except BlockingIOError:
+            pass
+        except Exception as error:
+            self._hand_over(error)
+
     def _receive_and_feed(self) -> None:
         wire = self._wire
         try:
-            received = self._read(wire.buffer)
+            received = self._read(self._buffer)
             if received > 0:
                 status = wire.feed(received)
                 if status or wire.events:

@@ -250,6 +250,16 @@ class Connection:
             raise ValueError(f"receive: {status_text(look)} (after FULL or MORE only feed(0) may follow)")
         return True
 
+    def absorb(self, received: int) -> bool:
+        """`feed`, for those who look only when there is something to see: True = look at `status` and `events`."""
+        status: int = self._feed(self._handle, received)
+        if not status and not self._result.event_count:
+            return False
+        self._note_events()
+        if status < 0:
+            raise ValueError(f"absorb({received}): {status_text(status)} (after FULL or MORE only feed(0) may follow)")
+        return True
+
     def _note_events(self) -> None:
         if self._result.event_count:
             self._events = _events(self._result)

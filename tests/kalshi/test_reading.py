@@ -47,7 +47,7 @@ class Fed:
 
 
 class Receiving(Fed):
-    """The same, with a `receive` as C has it."""
+    """The same, with `receive` and `absorb` as C has them."""
 
     received = 0
     status = FeedStatus.OK
@@ -58,9 +58,10 @@ class Receiving(Fed):
         except OSError as error:
             assert error.errno is not None
             self.received = -error.errno
-        if self.received < 1:
-            return True
-        self.status = self.feed(self.received)
+        return self.received < 1 or self.absorb(self.received)
+
+    def absorb(self, received: int) -> bool:
+        self.status = self.feed(received)
         return bool(self.status or self.events)
 
 
@@ -231,9 +232,8 @@ def secured(certificate: Path) -> Iterator[Ends]:
 
 
 @pytest.mark.parametrize("size", [1, RECORD_BYTES - 1, RECORD_BYTES, RECORD_BYTES + 1, 20 * RECORD_BYTES + 7])
-def test_all_that_was_encrypted_comes_out_whatever_its_size(secured: Ends, size: int) -> None:
+def test_all_that_was_encrypted_comes_out_whatever_its_size(secured: Ends, wire: Fed, size: int) -> None:
     near, far = secured
-    wire = Fed()
     sent = (b"0123456789" * (size // 10 + 1))[:size]
     waiting = gevent.spawn(Reader(near, wire).wait)
     sending = gevent.spawn(far.sendall, sent)
@@ -242,9 +242,8 @@ def test_all_that_was_encrypted_comes_out_whatever_its_size(secured: Ends, size:
     gevent.killall([waiting, sending])
 
 
-def test_many_small_tls_records_come_out_in_order(secured: Ends) -> None:
+def test_many_small_tls_records_come_out_in_order(secured: Ends, wire: Fed) -> None:
     near, far = secured
-    wire = Fed()
     for number in range(200):
         far.sendall(b"%03d" % number)
     waiting = gevent.spawn(Reader(near, wire).wait)
@@ -253,18 +252,16 @@ def test_many_small_tls_records_come_out_in_order(secured: Ends) -> None:
     waiting.kill()
 
 
-def test_an_event_in_an_encrypted_chunk_wakes_the_greenlet(secured: Ends) -> None:
+def test_an_event_in_an_encrypted_chunk_wakes_the_greenlet(secured: Ends, wire: Fed) -> None:
     near, far = secured
-    wire = Fed()
     waiting = gevent.spawn(Reader(near, wire).wait)
     far.sendall(b"a!")
     assert waiting.get(timeout=PATIENCE_S) == FeedStatus.OK
     assert wire.data == b"a!"
 
 
-def test_an_encrypted_connection_that_just_ends_is_an_eof_error(secured: Ends) -> None:
+def test_an_encrypted_connection_that_just_ends_is_an_eof_error(secured: Ends, wire: Fed) -> None:
     near, far = secured
-    wire = Fed()
     waiting = gevent.spawn(Reader(near, wire).wait)
     far.sendall(b"last")
     until(lambda: wire.data == b"last")
