@@ -16,7 +16,7 @@ from ssmd.errors import ConflictError, LimitError, PublishError, RejectedError, 
 from ssmd.middleware.interfaces import Delivery, Message, Receipt, Start
 from ssmd.middleware.interfaces import Subscription as SubscriptionOf
 from ssmd.middleware.names import meets
-from ssmd.middleware.nats.client import BusClient
+from ssmd.middleware.nats.client import BusClient, while_connected
 from ssmd.middleware.nats.connection import Connection, Credentials
 from ssmd.middleware.nats.publishing import Publisher
 from ssmd.middleware.nats.refusals import is_missing_stream
@@ -177,7 +177,7 @@ class NatsTransport:
         if len(payload) > client.max_payload:
             raise LimitError(f"a request of {len(payload)} bytes is more than the bus takes ({client.max_payload})")
         try:
-            answer = await client.request(subject, payload, timeout=timeout_s)
+            answer = await while_connected(client, client.request(subject, payload, timeout=timeout_s), timeout_s + 1.0)
         except (nats.errors.Error, TimeoutError, OSError) as error:
             raise UnavailableError(
                 f"nobody answered on {subject} within {timeout_s:g} s", evidence=str(error) or type(error).__name__
