@@ -7,6 +7,7 @@ thread starts a server: it would die with any other.
 from __future__ import annotations
 
 import base64
+import shutil
 import socket
 import subprocess
 import threading
@@ -19,6 +20,7 @@ from servers import NatsServer
 
 from ssmd.errors import (
     ConflictError,
+    LaggedError,
     LimitError,
     MiddlewareError,
     PublishError,
@@ -188,6 +190,71 @@ def test_a_durable_subscription_keeps_what_was_acked_over_a_restart(server: Nats
     again = other.subscribe("md.>", durable="books")
     assert [delivery.sequence for delivery in take(again, 40)] == list(range(61, 101))
     other.close()
+
+
+def made_anew(server: NatsServer) -> None:
+    """Somebody removes the stream, and it is made again."""
+    config = server.api("STREAM.INFO.SSMD")["config"]
+    server.api("STREAM.DELETE.SSMD")
+    server.api("STREAM.CREATE.SSMD", config)
+
+
+def without_its_end(server: NatsServer) -> None:
+    """The server comes back with the store that was copied before the last messages."""
+    server.kill()
+    shutil.rmtree(server.folder / "store")
+    shutil.copytree(server.folder / "copy", server.folder / "store")
+    server.start()
+
+
+def until(last: bytes, take_one: Callable[[], bytes | None]) -> tuple[list[bytes], list[int]]:
+    """What comes up to a payload, and the holes that are told."""
+    found: list[bytes] = []
+    holes: list[int] = []
+    deadline = time.monotonic() + 2 * PATIENCE_S
+    while last not in found:
+        assert time.monotonic() < deadline, (found, holes)
+        try:
+            payload = take_one()
+        except LaggedError as error:
+            holes.append(error.missed)
+        except (UnavailableError, RejectedError):
+            continue  # there is no bus, or no stream, for a moment
+        else:
+            found += [payload] if payload is not None else []
+    return found, holes
+
+
+@pytest.mark.parametrize("change", [made_anew, without_its_end])
+@pytest.mark.parametrize("how", ["subscription", "durable", "journal"])
+def test_who_reads_a_stream_that_begins_again_is_told_and_given_what_is_new(
+    server: NatsServer, bus: NatsTransport, how: str, change: Callable[[NatsServer], None]
+) -> None:
+    """Places that were read are given to other messages: what stands there must not be taken for what was read."""
+    publish_through(bus, messages(20))
+    server.stop()
+    shutil.copytree(server.folder / "store", server.folder / "copy")
+    server.start()
+    publish_through(bus, messages(10, start=20))
+    journal = NatsJournal(server.url, stream="SSMD", prefix="md")
+    reader = journal.reader(Start.beginning())
+    subscription = bus.subscribe("md.>", start=Start.beginning(), durable="books" if how == "durable" else None)
+
+    def take_one() -> bytes | None:
+        if how == "journal":
+            entry = reader.next(1.0)
+            return entry.payload if entry else None
+        delivery = subscription.next(1.0)
+        if delivery is None:
+            return None
+        subscription.ack(delivery)
+        return delivery.message.payload
+
+    assert until(b"29", take_one)[0] == [b"%d" % i for i in range(30)]
+    change(server)
+    publish_through(bus, messages(5, start=30))
+    assert until(b"34", take_one) == ([b"30", b"31", b"32", b"33", b"34"], [0])
+    journal.close()
 
 
 def test_requests_are_served_again_after_a_kill(server: NatsServer, bus: NatsTransport) -> None:

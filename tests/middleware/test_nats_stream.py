@@ -19,7 +19,7 @@ S = 1_000_000_000
 def facts(**config: Any) -> Any:
     given = {"name": "SSMD", "subjects": ["md.>"], "retention": "limits", "discard": "old", "duplicate_window": 120 * S}
     state = {"messages": 5, "bytes": 500, "first_seq": 1, "last_seq": 5}
-    return facts_of({"config": given | config, "state": state})
+    return facts_of({"config": given | config, "state": state, "created": "2026-11-22T12:00:00.5Z"})
 
 
 # ---- what a stream must be like --------------------------------------------------------------------------------------

@@ -20,7 +20,6 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import nats.errors
@@ -32,8 +31,18 @@ from ssmd.middleware.journal_limits import checked_headers, checked_topic, wante
 from ssmd.middleware.names import covers
 from ssmd.middleware.nats.client import BusClient, while_connected
 from ssmd.middleware.nats.connection import Connection
-from ssmd.middleware.nats.refusals import is_missing_message, is_missing_stream
-from ssmd.middleware.nats.stream import NS, StreamFacts, api, stream_facts
+from ssmd.middleware.nats.refusals import is_missing_stream
+from ssmd.middleware.nats.stream import (
+    BEGINS_AGAIN,
+    NS,
+    StreamFacts,
+    api,
+    begins_again,
+    first_since,
+    message_from,
+    stream_facts,
+    time_of,
+)
 from ssmd.middleware.nats.subscription import ABANDONED_S, place_of
 from ssmd.middleware.nats.transport import NatsTransport
 
@@ -148,6 +157,8 @@ class NatsJournalReader:
         self._next = 0
         self._from_ns = 0
         self._begins = True
+        self._created = ""  # when the stream was made that the numbers are of
+        self._last_ns = 0  # when the last message that came was stored
         self.seek(start)
 
     def seek(self, start: Start) -> None:
@@ -191,6 +202,7 @@ class NatsJournalReader:
         await self._drop_consumer()
         self._ready.clear()
         facts = await self._journal.facts()
+        self._created = facts.created if facts is not None else ""
         self._from_ns = 0
         self._begins = True
         if start.at == "number":
@@ -201,23 +213,11 @@ class NatsJournalReader:
         elif start.at == "end":
             self._next = facts.last + 1
         elif start.at == "time":
+            client = await self._connection.connected(CALL_TIMEOUT_S)
             self._from_ns = start.value
-            self._next = await self._first_since(facts, start.value)
+            self._next = await first_since(client, facts, start.value)
         else:
             self._next = max(facts.first, 1)
-
-    async def _first_since(self, facts: StreamFacts, from_ns: int) -> int:
-        """The place of the first message at or after a time: times rise with places."""
-        client = await self._connection.connected(CALL_TIMEOUT_S)
-        low, high = max(facts.first, 1), facts.last + 1
-        while low < high:
-            middle = (low + high) // 2
-            found = await self._get(client, middle, ">")
-            if found is None or found["seq"] >= high or _time_ns(found["time"]) >= from_ns:
-                high = middle
-            else:
-                low = int(found["seq"]) + 1
-        return low
 
     async def _fetch(self, wait_s: float) -> None:
         """Brings what is there; waits for something, where there is nothing, but not for long."""
@@ -226,6 +226,7 @@ class NatsJournalReader:
         if facts is None:
             await asyncio.sleep(min(wait_s, MISSING_S))
             return
+        await self._look_for_return(client, facts)
         self._first = facts.first
         self._whole = all(covers(self._pattern, stored) for stored in facts.subjects)
         if facts.last < self._next:
@@ -234,26 +235,14 @@ class NatsJournalReader:
             return
         if facts.last - self._next >= FEW and await self._pull(client, FETCH_MESSAGES, 0.0):
             return
-        found = await self._get(client, self._next, self._pattern)
+        found = await message_from(client, self._stream, self._next, self._pattern)
         if found is None:
             self._hole(facts.last + 1)
             self._next = max(self._next, facts.last + 1)
             return
         headers = _headers(base64.b64decode(found.get("hdrs", "")))
         payload = base64.b64decode(found.get("data") or "")
-        self._accept(int(found["seq"]), found["subject"], payload, headers, _time_ns(found["time"]))
-
-    async def _get(self, client: BusClient, sequence: int, pattern: str) -> dict[str, Any] | None:
-        """The first message of a pattern from a place on."""
-        asked = {"seq": sequence, "next_by_subj": pattern}
-        try:
-            answer = await api(client, f"STREAM.MSG.GET.{self._stream}", asked, f"read stream {self._stream}")
-        except MiddlewareError as error:
-            if is_missing_message(error):
-                return None
-            raise
-        message: dict[str, Any] = answer["message"]
-        return message
+        self._accept(int(found["seq"]), found["subject"], payload, headers, time_of(found["time"]))
 
     async def _pull(self, client: BusClient, count: int, wait_s: float) -> bool:
         """One request of a consumer: what is there now, or the first within a time. Whether something came."""
@@ -331,6 +320,16 @@ class NatsJournalReader:
         except MiddlewareError:
             pass
 
+    async def _look_for_return(self, client: BusClient, facts: StreamFacts) -> None:
+        """Whether our numbers are still those of the stream: else we would wait for what it has given long ago."""
+        seen = 0 if self._begins else self._next - 1
+        changed, self._created = begins_again(facts, self._created or facts.created, seen), facts.created
+        if not changed:
+            return
+        first = await first_since(client, facts, self._last_ns + 1)
+        self._ready.append(LaggedError(BEGINS_AGAIN.format(self._stream, first, self._next), missed=0))
+        self._next, self._consumer = first, None
+
     def _hole(self, sequence: int) -> None:
         """Says what is missing between the next number and this one, if something is."""
         if self._begins or sequence <= self._next:
@@ -354,7 +353,7 @@ class NatsJournalReader:
             return
         self._hole(sequence)
         self._next = sequence + 1
-        self._begins = False
+        self._begins, self._last_ns = False, time_ns
         topic = subject.removeprefix(f"{self._prefix}.")
         if time_ns < self._from_ns:
             return
@@ -371,14 +370,3 @@ def _headers(raw: bytes) -> dict[str, str]:
         if colon and not name.startswith("Nats-"):
             found[name] = value.strip()
     return found
-
-
-def _time_ns(text: str) -> int:
-    """UTC ns of RFC 3339 with up to nine digits behind the point, in whatever zone the server writes."""
-    seconds, _, rest = text.partition(".")
-    if not rest:
-        return int(datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()) * NS
-    digits = rest[: next((i for i, c in enumerate(rest) if not c.isdigit()), len(rest))]
-    zone = rest[len(digits) :].replace("Z", "+00:00")
-    whole = datetime.fromisoformat(seconds + zone).astimezone(UTC)
-    return int(whole.timestamp()) * NS + int(digits.ljust(9, "0"))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import nats.errors
@@ -18,13 +19,14 @@ import nats.errors
 from ssmd.errors import ConflictError, MiddlewareError, RejectedError, UnavailableError
 from ssmd.middleware.names import meets, uncovered
 from ssmd.middleware.nats.client import BusClient, while_connected
-from ssmd.middleware.nats.refusals import JETSTREAM_OFF, refusal
+from ssmd.middleware.nats.refusals import JETSTREAM_OFF, is_missing_message, refusal
 
 API_TIMEOUT_S: Final = 5.0
 NS: Final = 1_000_000_000
 DUPLICATE_WINDOW_S: Final = 120.0  # of a stream that we make: two minutes of ids, JetStream's own default
 LEAST_DUPLICATE_WINDOW_S: Final = 30.0  # less: what is sent again after a short outage could be stored twice
 HEADER_ROOM_BYTES: Final = 512  # of each message, for id and headers: the limits of server and stream count them too
+BEGINS_AGAIN: Final = "stream {} was made anew, or lost its end: what is new begins at {}, and {} was to come"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class StreamFacts:
     """A stream as it is. -1 (or 0 for times) means: no limit."""
 
     name: str
+    created: str  # when it was made: tells it from another one of that name
     subjects: tuple[str, ...]
     retention: str
     discard: str
@@ -92,6 +95,7 @@ def facts_of(answer: dict[str, Any]) -> StreamFacts:
     config, state = answer["config"], answer["state"]
     return StreamFacts(
         name=config["name"],
+        created=answer["created"],
         subjects=tuple(config.get("subjects") or ()),
         retention=config.get("retention", "limits"),
         discard=config.get("discard", "old"),
@@ -105,6 +109,53 @@ def facts_of(answer: dict[str, Any]) -> StreamFacts:
         first=state["first_seq"],
         last=state["last_seq"],
     )
+
+
+def begins_again(facts: StreamFacts, created: str, seen: int) -> bool:
+    """Whether places mean nothing any more to a reader that has come to `seen` of the stream made at `created`.
+
+    Another stream of that name has places of its own. One that ends before `seen` came back without its last messages,
+    and gives their places again. (Has it grown beyond `seen` by then, nothing shows that.) What is new to the reader is
+    what was stored after what it read last: `first_since`.
+    """
+    return facts.created != created or facts.last < seen
+
+
+async def first_since(client: BusClient, facts: StreamFacts, from_ns: int) -> int:
+    """The place of the first message that was stored at or after a time: times rise with places."""
+    low, high = max(facts.first, 1), facts.last + 1
+    while low < high:
+        middle = (low + high) // 2
+        found = await message_from(client, facts.name, middle, ">")
+        if found is None or found["seq"] >= high or time_of(found["time"]) >= from_ns:
+            high = middle
+        else:
+            low = int(found["seq"]) + 1
+    return low
+
+
+async def message_from(client: BusClient, name: str, sequence: int, pattern: str) -> dict[str, Any] | None:
+    """The first message of a pattern from a place on."""
+    asked = {"seq": sequence, "next_by_subj": pattern}
+    try:
+        answer = await api(client, f"STREAM.MSG.GET.{name}", asked, f"read stream {name}")
+    except MiddlewareError as error:
+        if is_missing_message(error):
+            return None
+        raise
+    message: dict[str, Any] = answer["message"]
+    return message
+
+
+def time_of(text: str) -> int:
+    """UTC ns of RFC 3339 with up to nine digits behind the point, in whatever zone the server writes."""
+    seconds, _, rest = text.partition(".")
+    if not rest:
+        return int(datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()) * NS
+    digits = rest[: next((i for i, c in enumerate(rest) if not c.isdigit()), len(rest))]
+    zone = rest[len(digits) :].replace("Z", "+00:00")
+    whole = datetime.fromisoformat(seconds + zone).astimezone(UTC)
+    return int(whole.timestamp()) * NS + int(digits.ljust(9, "0"))
 
 
 async def create_stream(

@@ -7,7 +7,7 @@
 What counts is `position`, and it is kept here: the consumer on the server is only how messages come from there on.
 After a break, or when the server lost the consumer, a new one begins behind it, so nothing comes twice and nothing is
 left out. A reader that is slow leaves messages in the stream: only the stream's limits can take them away, and that is
-LaggedError.
+LaggedError. So is a stream that was made anew, or came back without its end: places begin again there, and so do we.
 
 A durable subscription keeps its position in a consumer on the bus, named `{durable}-{generation}`: acknowledging moves
 it. Whoever subscribes by the name makes the next generation from where the last one was acknowledged, and then deletes
@@ -35,7 +35,7 @@ from ssmd.middleware.interfaces import Delivery, Message, Start
 from ssmd.middleware.names import WORD, covers
 from ssmd.middleware.nats.client import BusClient, while_connected
 from ssmd.middleware.nats.connection import Connection, end_task
-from ssmd.middleware.nats.stream import NS, StreamFacts, api, stream_facts
+from ssmd.middleware.nats.stream import BEGINS_AGAIN, NS, StreamFacts, api, begins_again, first_since, stream_facts
 
 PULL_MESSAGES: Final = 1000  # at most in one request
 PULL_EXPIRES_S: Final = 2.0  # an idle request is asked again after this
@@ -155,6 +155,8 @@ class StreamSubscription:
         # JetStream takes a number or time beyond the end for the next message.
         self._least = start.value if start.at == "number" else 0
         self._from_ns = start.value if start.at == "time" else 0
+        self._created = ""  # when the stream was made that these places are of
+        self._last_ns = 0  # when the last message that came in was stored
         self._consumer: str | None = None
         self._queue = _Queue(pending, lambda: connection.soon(self._more))
         self._wanted = asyncio.Event()
@@ -307,6 +309,7 @@ class StreamSubscription:
         if self._whole and position is not None and sequence > position + 1:
             self._lagged(sequence - position - 1, position, sequence)
         self._position = self._seen = sequence
+        self._last_ns = time_ns
         if self._durable is not None:
             with self._lock:
                 self._unacked.add(sequence)
@@ -332,6 +335,19 @@ class StreamSubscription:
         self._lagged(facts.first - seen - 1 if self._whole else 0, seen, facts.first)
         self._position = self._seen = facts.first - 1
 
+    async def _look_for_return(self, client: BusClient, facts: StreamFacts) -> None:
+        """Whether our places are still those of the stream: else we would wait for what it has given long ago."""
+        changed = begins_again(facts, self._created or facts.created, self._seen or 0)
+        self._created = facts.created
+        if not changed:
+            return
+        first = await first_since(client, facts, self._last_ns + 1)
+        said = BEGINS_AGAIN.format(self._stream, first, (self._seen or 0) + 1)
+        self._queue.put(LaggedError(said, missed=0, hint="What was lost is in the journal."))
+        self._position, self._seen, self._least = first - 1, first - 1, 0
+        with self._lock:
+            self._unacked = {place for place in self._unacked if place < first}
+
     def _lagged(self, missed: int, position: int, sequence: int) -> None:
         count = f"{missed} messages" if missed else "messages (how many of ours is not known, perhaps none)"
         self._queue.put(
@@ -349,6 +365,7 @@ class StreamSubscription:
         """A consumer from our position on; the first time from `start` on."""
         facts = await stream_facts(client, self._stream)
         self._whole = all(covers(self._pattern, stored) for stored in facts.subjects)
+        await self._look_for_return(client, facts)
         if self._durable is not None:
             await self._next_generation(client, self._durable, facts)
             return
@@ -387,8 +404,9 @@ class StreamSubscription:
             with self._lock:
                 floor = min(self._unacked) - 1 if self._unacked else self._position
         elif older:
-            floor = await self._acknowledged(client, durable, max(older))
-            self._position = self._seen = floor
+            self._position = self._seen = await self._acknowledged(client, durable, max(older))
+            await self._look_for_return(client, facts)
+            floor = self._position
         else:
             floor = facts.last if self._start.at == "end" else None
             self._position = self._seen = floor
