@@ -19,8 +19,7 @@ Invariant: a difference is never hidden by a lack of memory; where too much diff
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Protocol
 
@@ -28,15 +27,13 @@ from ssmd.errors import LaggedError
 from ssmd.journal.objects import find_objects
 from ssmd.journal.pieces import Found, records_in
 from ssmd.journal.reader import Reader
-from ssmd.middleware.interfaces import Delivery, Start, Storage, Subscription, Transport
+from ssmd.middleware.interfaces import Delivery, Start, Storage, Transport
 from ssmd.middleware.names import PART_HEADER, ObjectName, object_key, part_id, published
+from ssmd.middleware.stored import stored_now
 
 BLOCK: Final = 4096  # numbers that are summed up together
 NAMED_BLOCKS: Final = 64  # that are read a second time; beyond, counts must do
 LISTED: Final = 20  # ranges of each kind of difference
-SILENCE_S: Final = 3.0  # a stream that gives nothing for so long has been read to its end
-SETTLED_S: Final = 0.3  # the same, when all that it must hold was read: only what is too much could still come
-CLOCK_SKEW_NS: Final = 5_000_000_000  # between the bus and us
 RECORDS: Final = "records"  # the forms of a stream
 BATCHES: Final = "batches"
 CHECKPOINT: Final = 10  # the one kind without a number of its own
@@ -324,34 +321,17 @@ class Stream:
 
     def read(self) -> Iterator[Piece]:
         """Up to what was stored when the reading began. Messages of other journals are left out."""
-        began_ns = time.time_ns()
         self.faults, self.remarks, self._parts = [], [], {}
-        highest = dict.fromkeys(self.forms, 0)
-        subscription = self._transport.subscribe(f"{self._prefix}.>", start=Start.beginning())
-        try:
-            first = True
-            while (delivery := self._next(subscription, self._patience(highest))) is not None:
-                if first:
-                    self.dropping, first = delivery.sequence > 1, False
-                if delivery.time_ns > began_ns + CLOCK_SKEW_NS:
-                    return
-                for piece in self._records(delivery):
-                    highest[piece[0]] = max(piece[1], highest.get(piece[0], 0))
-                    yield piece
-        finally:
-            subscription.unsubscribe()
+        first = True
+        for delivery in stored_now(self._transport, Start.beginning(), on_lagged=self._lagged):
+            if first:
+                self.dropping, first = delivery.sequence > 1, False
+            if delivery.message.subject.startswith(f"{self._prefix}."):
+                yield from self._records(delivery)
 
-    def _patience(self, highest: Mapping[str, int]) -> float:
-        settled = self.limit is not None and highest and all(number >= self.limit for number in highest.values())
-        return SETTLED_S if settled else SILENCE_S
-
-    def _next(self, subscription: Subscription, patience_s: float) -> Delivery | None:
-        while True:
-            try:
-                return subscription.next(patience_s)
-            except LaggedError as error:
-                if len(self.remarks) < LISTED:
-                    self.remarks.append(str(error.args[0]))
+    def _lagged(self, error: LaggedError) -> None:
+        if len(self.remarks) < LISTED:
+            self.remarks.append(str(error.args[0]))
 
     def _records(self, delivery: Delivery) -> Iterator[Piece]:
         message = delivery.message

@@ -8,21 +8,14 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
-from ssmd import against
 from ssmd.against import BLOCK, LISTED, NAMED_BLOCKS, Outcome, Piece, Stream, compare
 from ssmd.journal.pieces import Found, records_in
 from ssmd.middleware.interfaces import Message
 from ssmd.middleware.memory import MemoryTransport
-
-
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A memory stream has no more when it has no more."""
-    monkeypatch.setattr(against, "SILENCE_S", 0.0)
-
 
 TRADE, TICKER, GAP = 1, 2, 7
 
@@ -249,6 +242,25 @@ def batch(*numbers: int) -> Message:
 
 def numbers_of(stream: Stream) -> list[tuple[str, int]]:
     return [(form, number) for form, number, _, _ in stream.read()]
+
+
+def test_a_stream_that_pauses_is_read_to_the_end_that_it_had_when_the_reading_began() -> None:
+    class Slow(MemoryTransport):
+        """Gives nothing at first, as a busy server does."""
+
+        def subscribe(self, *given: Any, **more: Any) -> Any:
+            subscription = super().subscribe(*given, **more)
+            really, came = subscription.next, iter([False])
+            subscription.next = lambda timeout_s: really(timeout_s) if next(came, True) else None  # type: ignore[method-assign]
+            return subscription
+
+    bus = Slow(subjects=["md.>", "other"])
+    bus.publish_all([single(1), single(2), Message("other", b"last", {}, "x")])
+    stream = Stream("bus", bus, prefix="md", journal=JOURNAL)
+    read = stream.read()
+    assert next(read)[1] == 1
+    bus.publish(single(3))
+    assert [number for _, number, _, _ in read] == [2]
 
 
 def test_a_stream_is_read_in_both_forms() -> None:

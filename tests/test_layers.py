@@ -36,6 +36,7 @@ LAYERS: dict[int, tuple[str, ...]] = {
         "ssmd.middleware.journal_limits",
         "ssmd.middleware.keys",
         "ssmd.middleware.names",
+        "ssmd.middleware.stored",
     ),
     # 2: adapters: each the only door to its library or to a part of the machine
     2: (

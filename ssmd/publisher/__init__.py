@@ -27,11 +27,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ssmd.errors import LaggedError, LimitError, MiddlewareError, PublishError, SsmdError, UsageError
+from ssmd.errors import LimitError, MiddlewareError, PublishError, SsmdError, UsageError
 from ssmd.journal.follow import Follower
 from ssmd.journal.reader import Batch
 from ssmd.middleware import names
 from ssmd.middleware.interfaces import Delivery, Receipt, Start, Transport
+from ssmd.middleware.stored import IDLE_S as SCAN_IDLE_S
+from ssmd.middleware.stored import stored_now
 from ssmd.publisher import cursor as cursors
 from ssmd.publisher.cursor import Cursor, Target
 from ssmd.publisher.end import JournalEnd
@@ -49,7 +51,6 @@ IDLE_S, IDLE_TO_S = 0.02, 1.0  # pause when there is nothing to publish
 IDLE_SHARE = 20  # of it against the look before: idling costs a twentieth of a core at most
 BACKOFF_FROM_S, BACKOFF_TO_S = 0.1, 5.0
 LATE_S = 300.0  # a record that waits longer is told, even while all goes well
-SCAN_IDLE_S = 2.0  # of a stream whose last message does not come: nothing came for so long, twice
 SCAN_MARGIN_NS = 600 * 10**9  # the bus has a clock of its own
 CATCH_UP_S = 10.0  # for a flusher that writes again what was cut off
 
@@ -86,35 +87,10 @@ def published_of(
     Others may publish all the while: what comes after the call is not waited for. Messages that the bus itself has
     given up (its limits) are not there and no error. UnavailableError as in `next`.
     """
-    last = bus.last_sequence()
-    if not last or (start.at == "number" and start.value > last):
-        return
-    subscription = bus.subscribe(">", start=start)  # all of the stream: its last message must be among them
-    silent = 0
-    try:
-        while silent < 2:  # then there is nothing from `start` on, or it was removed meanwhile
-            try:
-                delivery = subscription.next(idle_s)
-            except LaggedError:
-                continue
-            if delivery is None:
-                bus.check()  # a bus that hangs is no bus that has nothing more
-                silent += 1
-                continue
-            silent = 0
-            if delivery.sequence > last:
-                return
-            what = names.published(delivery.message.message_id)
-            if (
-                what is not None
-                and journal in (None, what.journal)
-                and delivery.message.subject.startswith(f"{prefix}.")
-            ):
-                yield what, delivery
-            if delivery.sequence == last:
-                return
-    finally:
-        subscription.unsubscribe()
+    for delivery in stored_now(bus, start, idle_s=idle_s):
+        what = names.published(delivery.message.message_id)
+        if what is not None and journal in (None, what.journal) and delivery.message.subject.startswith(f"{prefix}."):
+            yield what, delivery
 
 
 def refuse_ahead(cursor: Cursor, end: JournalEnd, root: Path, *, patience_s: float = 0.0) -> None:

@@ -29,6 +29,7 @@ from ssmd.errors import (
 )
 from ssmd.middleware.interfaces import Delivery, Message, Start, Subscription, Transport
 from ssmd.middleware.nats import NatsJournal, NatsTransport
+from ssmd.middleware.stored import stored_now
 
 PATIENCE_S = 10.0
 SECRET = "dont-print-this-anywhere"
@@ -255,6 +256,22 @@ def test_who_reads_a_stream_that_begins_again_is_told_and_given_what_is_new(
     publish_through(bus, messages(5, start=30))
     assert until(b"34", take_one) == ([b"30", b"31", b"32", b"33", b"34"], [0])
     journal.close()
+
+
+def test_a_stream_whose_bus_hangs_is_not_taken_for_one_that_was_read_to_its_end(
+    server: NatsServer, bus: NatsTransport
+) -> None:
+    """Who compares would call the rest missing."""
+    publish_through(bus, messages(3000))
+    read = stored_now(bus, Start.beginning(), idle_s=0.1)
+    next(read)
+    server.pause()
+    try:
+        with pytest.raises(UnavailableError):
+            list(read)
+    finally:
+        server.resume()
+    assert [d.sequence for d in stored_now(bus, Start.beginning())] == list(range(1, 3001))
 
 
 def test_requests_are_served_again_after_a_kill(server: NatsServer, bus: NatsTransport) -> None:
