@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -524,6 +525,44 @@ def test_a_bus_that_lost_what_it_had_confirmed_is_told_and_can_be_filled_again(j
     held = {m.message_id for m in bus.messages()}
     assert held == {f"{IDENTITY}:{record.number}" for record in stored(journal)}
     assert len(bus.messages()) == len(held) == len(records) + 1
+
+
+def grow(j: Journal, count: int, frame_of: str) -> None:
+    """So many more records, as a recorder in this place would have them."""
+    for i in range(count):
+        j.trade(100 + i, market=frame_of)
+    j.checkpoint()
+    j.write(".capnp.open")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_copy_of_the_folder_that_is_recorded_and_published_elsewhere_is_told(
+    tmp_path: Path, bus: FlakyBus, mode: Mode
+) -> None:
+    """The bus takes the records of one for repeats of the other's: nothing else would tell of it."""
+    journals = [Journal(tmp_path / host / "kalshi") for host in "ab"]
+    for j in journals:
+        j.trade(1)
+        grow(j, 3, "M")
+    drain(publisher(journals[0], bus, mode)).finish()
+    shutil.copy(cursor.path_of(journals[0].root), cursor.path_of(journals[1].root))
+    first, second = [publisher(j, bus, mode) for j in journals]
+    for j, p in zip(journals, (first, second), strict=True):
+        drain(p)
+        grow(j, 5, j.root.parent.name)
+        drain(p)
+    assert first.report().trouble is None
+    assert "another recorder publishes a copy of this journal" in str(second.report().trouble)
+
+
+def test_what_was_sent_before_a_crash_or_to_another_bus_is_no_other_recorders(journal: Journal, bus: FlakyBus) -> None:
+    fill(journal)
+    drain(publisher(journal, bus))  # and killed: nothing is saved but that it may have sent
+    again = drain(publisher(journal, bus))
+    assert again.report().trouble is None
+    again.finish()
+    move(journal.root, target(), 1)
+    assert drain(publisher(journal, bus)).report().trouble is None
 
 
 def test_a_full_bus_is_waited_for_in_order(journal: Journal, bus: FlakyBus) -> None:

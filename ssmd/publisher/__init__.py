@@ -140,6 +140,7 @@ class Publisher:
         self._sequence = self._saved.sequence  # on the bus: all that is beyond `number` stands behind this place
         self._newest = self._sequence  # of what was confirmed
         self._held_to = 0  # up to this record messages may stand on the bus out of their place
+        self._sent = max(self._saved.sent, self._end.number())  # no record after this one was ever sent from here
         self._unsure = found is None or not found.clean  # what the bus holds beyond the cursor
         self._ready = False  # the bus was asked since the last failure
         self._tried = False  # the bus has answered, or could not be reached
@@ -154,6 +155,7 @@ class Publisher:
         self._trouble: str | None = None
         self._missed: str | None = None
         self._lost: str | None = None
+        self._foreign: str | None = None
         self._failures = 0  # in a row
         self._asked_s: float | None = None  # since when the bus has been asked something, monotonic clock
 
@@ -345,10 +347,26 @@ class Publisher:
                 held.add(str(delivery.message.message_id), what)
             if held.ids:
                 self._log("the bus holds more than was confirmed", messages=len(held.ids), last=held.last)
+                self._look_for_others(held.last)
             self._counters["duplicates"] += self._work.without(held)
             self._planner.held = held if held.ids else None
             self._held_to = max(self._held_to, held.last)
         self._unsure = False
+
+    def _look_for_others(self, number: int) -> None:
+        """The bus has this record already: tells it where it was never sent from here."""
+        if number <= self._sent or self._foreign is not None:
+            return
+        self._foreign = (
+            f"the bus has record {number} of journal {self._target.journal}, which was never sent from here: another "
+            "recorder publishes a copy of this journal, and records of one of the two are taken for those of the other"
+        )
+        self._log(
+            self._foreign,
+            level="error",
+            hint="Was the folder copied to another host, or brought back from a backup? Of two that record, stop one, "
+            "and remove publisher.cursor and journal.id from its folder.",
+        )
 
     def _scan_start(self) -> Start | None:
         """Behind the last confirmed message; without one, from the time of the first record that waits."""
@@ -367,6 +385,7 @@ class Publisher:
         if work.last > self._saved.sent:
             self._save(work.last + RESERVE_RECORDS)
         self._asked_s = time.monotonic()
+        sent = max(self._sent, work.last)
         try:
             receipts = self._bus.publish_all(work.messages[:count], timeout_s=PUBLISH_TIMEOUT_S)
         except PublishError as error:
@@ -376,8 +395,11 @@ class Publisher:
         except MiddlewareError:
             self._unsure = True
             raise
-        self._asked_s = None
-        self._confirmed(receipts)
+        else:
+            self._asked_s = None
+            self._confirmed(receipts)
+        finally:
+            self._sent = sent
 
     def _confirmed(self, receipts: Sequence[Receipt]) -> None:
         """The bus has the first messages of what is to be published."""
@@ -388,8 +410,10 @@ class Publisher:
         counters["messages"] += count
         counters["records"] += sum(work.records[:count])
         counters["bytes"] += sum(len(message.payload) for message in work.messages[:count])
-        duplicates = sum(receipt.duplicate for receipt in receipts)
-        counters["duplicates"] += duplicates
+        duplicates = [str(m.message_id) for m, r in zip(work.messages, receipts, strict=False) if r.duplicate]
+        counters["duplicates"] += len(duplicates)
+        known = [what.first for what in map(names.published, duplicates) if what is not None]
+        self._look_for_others(max(known, default=0))
         last = receipts[-1].sequence
         if last < self._newest and not duplicates:
             self._stream_is_new()
@@ -422,7 +446,8 @@ class Publisher:
         end = max(self._end.number(), self._planned, number)
         lag_s = max((self._wall_ns() - oldest_ns) / 1e9, 0.0) if oldest_ns and end > number else 0.0
         report = Report("publisher", number, end, round(lag_s, 3), None, dict(self._counters))
-        sentences = [sentence for sentence in (self._trouble or self._waiting(), self._missed, self._lost) if sentence]
+        told = (self._trouble or self._waiting(), self._missed, self._lost, self._foreign)
+        sentences = [sentence for sentence in told if sentence]
         if not sentences and lag_s > LATE_S:
             sentences = ["slower than what is recorded"]
         if sentences and report.lag_records:
