@@ -10,6 +10,7 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
+from setuptools.command.editable_wheel import editable_wheel
 
 ROOT = Path(__file__).resolve().parent
 DATA = ("schemas/*.capnp", "environments/*.yaml")
@@ -21,6 +22,18 @@ class AbiWheel(bdist_wheel):
     def finalize_options(self) -> None:
         super().finalize_options()
         self.py_limited_api = "cp311"
+
+
+class PathEditable(editable_wheel):
+    """Editable by a line with the repository's folder, unless a mode is asked for.
+
+    The usual import hook comes after the path: where a script lies beside a clone named ssmd, `import ssmd` would
+    find that folder as a namespace package, which is empty.
+    """
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.mode = self.mode or "compat"
 
 
 class BuildWithData(build_py):
@@ -43,5 +56,5 @@ class BuildWithData(build_py):
 
 setup(
     cffi_modules=["csrc/build_ffi.py:ffibuilder"],
-    cmdclass={"bdist_wheel": AbiWheel, "build_py": BuildWithData},
+    cmdclass={"bdist_wheel": AbiWheel, "build_py": BuildWithData, "editable_wheel": PathEditable},
 )

@@ -1,4 +1,7 @@
-"""The wheel: one for every CPython from 3.11 on, complete, and importable where the repository is not."""
+"""The wheel: one for every CPython from 3.11 on, complete, and importable where the repository is not.
+
+And the editable installation that `make` makes, importable wherever a program lies.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,8 @@ import pytest
 pytestmark = pytest.mark.wheel
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
-    """Built from a copy of what git tracks, so that nothing of this checkout leaks in. Needs no network."""
-    source = tmp_path_factory.mktemp("source")
+def copy_sources(repository: Path, source: Path) -> None:
+    """What git tracks, so that nothing of this checkout leaks in."""
     tracked = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
         cwd=repository,
@@ -29,6 +30,27 @@ def wheel(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
         if (repository / name).is_file():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(repository / name, source / name)
+
+
+def new_environment(folder: Path) -> tuple[Path, Path]:
+    """Its Python and its site-packages. It borrows the dependencies of this one, and nothing else."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True, timeout=300)
+    site = next((folder / "lib").glob("python*/site-packages"))
+    # A path line adds a folder, but not the folder's own path lines: the editable ssmd stays out.
+    (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return folder / "bin" / "python", site
+
+
+def install(python: Path, *what: str) -> None:
+    command = [sys.executable, "-m", "pip", "--python", str(python), "install", "-q", "--no-deps", "--no-index"]
+    subprocess.run([*command, "--no-build-isolation", *what], check=True, timeout=600)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
+    """Built from a copy, without network."""
+    source = tmp_path_factory.mktemp("source")
+    copy_sources(repository, source)
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
     subprocess.run([*command, "-w", str(folder), str(source)], check=True, timeout=600)
@@ -53,13 +75,8 @@ def test_the_wheel_carries_the_data_files_and_no_others(wheel: Path, repository:
 
 def test_the_wheel_works_without_the_repository(wheel: Path, tmp_path: Path) -> None:
     """Installed into a new environment that borrows only the dependencies of this one."""
-    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True, timeout=300)
-    python = tmp_path / "venv" / "bin" / "python"
-    install = [str(python), "-m", "pip", "install", "-q", "--no-deps", "--no-index", str(wheel)]
-    subprocess.run(install, check=True, timeout=300)
-    site = next((tmp_path / "venv" / "lib").glob("python*/site-packages"))
-    # A path line adds a folder, but not the folder's own path lines: the editable ssmd stays out.
-    (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    python, site = new_environment(tmp_path / "venv")
+    install(python, str(wheel))
     program = (
         "import ssmd._native, ssmd, json; from ssmd import host, records\n"
         "environment = host.load('kalshi-local')\n"
@@ -74,3 +91,16 @@ def test_the_wheel_works_without_the_repository(wheel: Path, tmp_path: Path) -> 
         timeout=60, check=True,
     )  # fmt: skip
     assert str(site / "ssmd" / "environments" / "kalshi-prod.yaml") in told.stdout
+
+
+def test_a_program_beside_a_clone_named_ssmd_imports_the_package_and_not_the_folder(
+    tmp_path: Path, repository: Path
+) -> None:
+    copy_sources(repository, tmp_path / "ssmd")
+    python, _ = new_environment(tmp_path / "venv")
+    install(python, "-e", str(tmp_path / "ssmd"))
+    (tmp_path / "program.py").write_text("import ssmd, ssmd._native\nprint(ssmd.__file__, callable(ssmd.tail))\n")
+    told = subprocess.run(
+        [str(python), "program.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert told.stdout.split() == [str(tmp_path / "ssmd" / "ssmd" / "__init__.py"), "True"]
