@@ -591,3 +591,9 @@ def test_a_slow_storage_is_told_while_it_is_slow(journal: Journal, storage: Flak
     b.step()
     assert heard[0] == f"s3://bucket is slow: the copy of {segment.stem}.capnp is under way for 31 s"
     assert b.box.trouble() is None
+
+
+@pytest.mark.parametrize("text", ["", "\x00" * 9, "[" * 100_000, '{"number": 1e999, "place": "s3://bucket"}'])
+def test_a_damaged_cursor_of_the_archiver_says_nothing(tmp_path: Path, text: str) -> None:
+    (tmp_path / "archiver.cursor").write_text(text)
+    assert read_archived(tmp_path) is None

@@ -709,7 +709,11 @@ def test_a_cursor_of_another_bus_is_refused_and_says_how_to_go_on(journal: Journ
     assert "--move-to 8" in str(refused.value)
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"number": "x"}', "\x00" * 100])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}", "[]", '{"number": "x"}', "\x00" * 100, "[" * 100_000]
+    + [f'{{"number": {n}, "sent": 1, "sequence": 1}}' for n in ("-1", "1e999", "1.5", "true", "NaN")],
+)
 def test_a_broken_cursor_is_refused(journal: Journal, bus: FlakyBus, text: str) -> None:
     fill(journal)
     cursor.path_of(journal.root).write_text(text)

@@ -29,7 +29,7 @@ def read_archived(root: Path) -> Archived | None:
     try:
         held = json.loads((root / CURSOR).read_bytes())
         return Archived(int(held["number"]), str(held["place"]))
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
 
 

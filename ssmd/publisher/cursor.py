@@ -71,12 +71,19 @@ def load(root: Path, target: Target) -> Cursor | None:
         raise StorageError(f"{path}: cannot be read: {error}") from error
     try:
         data = json.loads(text)
-        cursor = Cursor(int(data["number"]), int(data["sent"]), int(data["sequence"]))
+        cursor = Cursor(*(_count(data[name]) for name in ("number", "sent", "sequence")))
         known = Target(**{name: str(data[name]) for name in asdict(target)})
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise UsageError(f"{path}: this is no cursor of a publisher", hint=how_to_move(cursor=None)) from None
     _refuse_other(path, known, target, cursor)
     return cursor
+
+
+def _count(value: object) -> int:
+    """A number as `save` writes it. ValueError for anything else."""
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} counts nothing")
+    return value
 
 
 def _refuse_other(path: Path, known: Target, target: Target, cursor: Cursor) -> None:
