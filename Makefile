@@ -6,6 +6,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(VENV)/bin/pip --disable-pip-version-check -q
 PYTEST_ARGS ?=
+EXTRAS ?=
 FUZZ_RUNS ?= 20000
 
 C_SOURCES := $(wildcard csrc/*.c)
@@ -20,12 +21,15 @@ PY_FOLDERS := $(wildcard ssmd tests benchmarks scripts/*.py csrc/build_ffi.py se
 .PHONY: all test test-c check check-rest lint lint-python lint-c lint-types sanitize fuzz wheel-test slow bench clean distclean
 .DELETE_ON_ERROR:
 
-all: $(VENV)/.built build/libssmd.so
+comma := ,
+WANTED := $(addprefix $(VENV)/.,$(subst $(comma), ,$(EXTRAS)))
+
+all: $(VENV)/.built build/libssmd.so $(WANTED)
 	@echo "ssmd is built. Record something: ./scripts/run-kalshi.sh"
 
 .PHONY: help
 help:
-	@echo "make               build everything into .venv"
+	@echo "make               build everything into .venv     (EXTRAS=nats,s3,redis: with the libraries of these)"
 	@echo "make test          all tests, C and Python         (PYTEST_ARGS=\"-k ring\": some of them)"
 	@echo "make test-c        the C unit tests alone"
 	@echo "make check         test, then lint, sanitizers, a short fuzz run, the wheel"
@@ -47,15 +51,18 @@ $(VENV)/.venv:
 
 # The package, editable, with its C module in place (ssmd/_native.abi3.so).
 $(VENV)/.built: $(VENV)/.venv pyproject.toml setup.py $(C_SOURCES) $(C_HEADERS) $(C_DECLARATIONS)
-	@echo "Installing ssmd and what it needs into $(VENV)"
+	@echo "Installing ssmd and what it needs into $(VENV); the first time it takes a minute or two"
 	@$(PIP) install "setuptools>=77" "cffi>=2.0"
 	@CC="$(CC)" $(PIP) install --no-build-isolation -e .
 	@touch $@
 
-# .test, .dev, .bench: the extras of pyproject.toml, without building the package again.
+# .nats, .s3, .redis, .test and so on: the libraries of that extra of pyproject.toml. The package itself is left as it
+# is: `pip install '.[nats]'` would put a copy in the place of the editable one.
 $(VENV)/.%: pyproject.toml | $(VENV)/.built
-	@$(PY) -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
-	    print("\n".join(project["optional-dependencies"]["$*"]))' >$(VENV)/$*.txt
+	@$(PY) -c 'import sys, tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	    extras = project["optional-dependencies"]; \
+	    sys.exit("no extra $*; there are: " + ", ".join(extras)) if "$*" not in extras else None; \
+	    print("\n".join(extras["$*"]))' >$(VENV)/$*.txt
 	@$(PIP) install -r $(VENV)/$*.txt
 	@touch $@
 
