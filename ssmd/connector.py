@@ -40,6 +40,7 @@ ANCHOR_EVERY_S = 60.0
 REFRESH_EVERY_S = 60.0
 WATCH_EVERY_S = 0.2
 ALARM_AFTER_LOOKS = 5
+STARTING = "starting: "  # what is only not there yet: no trouble before `connector.stall_after_s`
 STOP_BUDGET_S = 4.0  # the contract is 5 s from the signal to the exit, which itself takes a moment
 HELPERS_LEAST_S = 0.5  # of that, whatever the files took: for helpers that finish what they have in hand
 LAST_LINES_S = 0.5  # for what ended helpers said last to pass
@@ -72,6 +73,7 @@ class Connector:
         self._stop = GreenEvent()
         self._failure: BaseException | None = None
         self._began_ns = time.time_ns()
+        self._began_s = time.monotonic()
         self._gaps: dict[str, int] = {cause.name.lower(): 0 for cause in records.GapCause}
         self._outage_gap = 0
         self._unreached = ""  # why the exchange could not be asked for its markets, while that is so
@@ -336,8 +338,11 @@ class Connector:
         wait_s = 1.0
         while not self._stop.is_set():
             try:
-                return list(self._exchange.clients())
+                clients = list(self._exchange.clients())
+                self._unreached = ""
+                return clients
             except ExchangeError as error:
+                self._unreached = f"the markets could not be looked up: {error.args[0]}"
                 self._log.warning("the markets could not be looked up", reason=str(error), again_in_s=wait_s)
             self._stop.wait(wait_s)
             wait_s = min(wait_s * 2, self._environment.connector.reconnect.max_s)
@@ -424,7 +429,7 @@ class Connector:
 
     def _tell_trouble(self) -> None:
         """One alarm in the log for each check of /healthz that fails for a while, one word when that is over."""
-        for name, sentence in run_checks(self._checks).items():
+        for name, sentence in self._troubles().items():
             before = self._failing[name]
             self._failing[name] = before + 1 if sentence else 0
             if sentence and before + 1 == ALARM_AFTER_LOOKS:
@@ -490,7 +495,9 @@ class Connector:
     # ---- health --------------------------------------------------------------------------------------------
 
     def _check_flusher(self) -> str | None:
-        return self._store.flusher_trouble(HEARTBEAT_LIMIT_NS) if self._store else "the ring is not open yet"
+        return (
+            self._store.flusher_trouble(HEARTBEAT_LIMIT_NS) if self._store else self._early("the ring is not open yet")
+        )
 
     def _check_ring(self) -> str | None:
         now_ns = self.now_ns()
@@ -502,7 +509,7 @@ class Connector:
 
     def _check_connections(self) -> str | None:
         if not self._clients:
-            return self._unreached or "no client was started yet"
+            return self._unreached or self._early("no client was started yet")
         limit_ns = int(self._environment.connector.stall_after_s * 1e9)
         for client in self._clients:
             state = client.state
@@ -517,7 +524,7 @@ class Connector:
         for client in self._clients:
             if client.state.phase != "live":
                 return f"{client.state.name} is {client.state.phase}"
-        return None if self._clients else "no client was started yet"
+        return None if self._clients else self._early("no client was started yet")
 
     def _check_helpers(self) -> str | None:
         for child in self._children:
@@ -534,7 +541,19 @@ class Connector:
 
     def trouble(self) -> str:
         """The first thing that is wrong right now, empty if nothing is."""
-        return next((sentence for sentence in run_checks(self._checks).values() if sentence), "")
+        return next((sentence for sentence in self._troubles().values() if sentence), "")
+
+    def _troubles(self) -> dict[str, str | None]:
+        """What /healthz says, without what is only not there yet."""
+        return {
+            name: None if sentence and sentence.startswith(STARTING) else sentence
+            for name, sentence in run_checks(self._checks).items()
+        }
+
+    def _early(self, sentence: str) -> str:
+        """A start takes its time: what is missing then is no trouble before as long as a socket may be silent."""
+        early = time.monotonic() - self._began_s < self._environment.connector.stall_after_s
+        return STARTING + sentence if early else sentence
 
     # ---- numbers -------------------------------------------------------------------------------------------
 
@@ -556,6 +575,7 @@ class Connector:
             reconnects=sum(max(state.opens - 1, 0) for state in states),
             live=sum(state.phase == "live" for state in states),
             clients=len(states),
+            starting=not states,
             unparsed=by_kind.get("unparsed", 0),
             by_kind=by_kind,
             trouble=self.trouble(),

@@ -32,6 +32,7 @@ class Snapshot:
     unparsed: int
     by_kind: Mapping[str, int] = field(default_factory=dict)
     trouble: str = ""
+    starting: bool = False  # no client was made yet
     last_number: int = 0  # of the last record in a file
     helpers: tuple[Standing, ...] = ()
 
@@ -60,6 +61,8 @@ def live_line(now: Snapshot, before: Snapshot) -> str:
     """The line of a terminal; rates are those since `before`."""
     span_s = max(now.elapsed_s - before.elapsed_s, 1e-9)
     parts = [f"TROUBLE: {now.trouble}"] if now.trouble else []
+    if now.starting and not now.trouble:
+        return f"starting ... {human_duration(now.elapsed_s)}"
     parts += [
         human_duration(now.elapsed_s),
         f"{(now.frames - before.frames) / span_s:,.0f} messages/s",

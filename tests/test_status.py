@@ -47,6 +47,11 @@ def test_trouble_stands_first_in_the_live_line_where_a_narrow_terminal_shows_it(
     assert live_line(replace(QUIET, trouble="the disk is full"), QUIET).startswith("TROUBLE: the disk is full · ")
 
 
+def test_a_start_is_called_one_and_no_trouble() -> None:
+    assert live_line(replace(QUIET, elapsed_s=0.5, starting=True, clients=0), QUIET) == "starting ... 0.5s"
+    assert live_line(replace(QUIET, starting=True, trouble="it refuses us"), QUIET).startswith("TROUBLE: it refuses us")
+
+
 def test_the_summary_names_what_was_captured_and_how_to_prove_it() -> None:
     text = summary(QUIET, folder="my data", command=".venv/bin/ssmd", sealed=True)
     assert "Captured 1,000 messages in 10.0s (100 a second)." in text

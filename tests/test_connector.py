@@ -1,0 +1,48 @@
+"""The connector's own judgement, without a run: what is an alarm and what is not."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from ssmd import host
+from ssmd.connector import ALARM_AFTER_LOOKS, Connector
+
+
+@pytest.fixture
+def connector(repository: Path, tmp_path: Path) -> Connector:
+    """One that was made a moment ago and has no client yet."""
+    environment = host.load(repository / "environments" / "kalshi-local.yaml", data=tmp_path)
+    return Connector(environment, host.secret_reader(environment), environment_arguments=())
+
+
+def alarms(connector: Connector) -> set[str]:
+    """The checks that are in the log after as many looks as an alarm takes."""
+    with capture_logs() as lines:
+        for _ in range(ALARM_AFTER_LOOKS):
+            connector._tell_trouble()
+    return {line["check"] for line in lines if line["event"] == "alarm"}
+
+
+def test_a_start_that_takes_longer_than_an_alarm_is_none(connector: Connector) -> None:
+    assert alarms(connector) == set()
+    assert connector.trouble() == ""
+    assert connector._check_connections() == "starting: no client was started yet"
+    assert connector.snapshot().starting
+
+
+def test_a_start_that_takes_longer_than_a_socket_may_be_silent_is_an_alarm(
+    connector: Connector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = time.monotonic() + connector._environment.connector.stall_after_s
+    monkeypatch.setattr(time, "monotonic", lambda: late + 1)
+    assert "connections" in alarms(connector)
+    assert connector._check_connections() == "no client was started yet"
+
+
+def test_an_exchange_that_cannot_be_asked_for_its_markets_is_an_alarm_at_once(connector: Connector) -> None:
+    connector._unreached = "the markets could not be looked up: no answer"
+    assert alarms(connector) == {"connections"}
