@@ -58,7 +58,7 @@ def test_a_journal_without_any_redis_is_shown_as_a_table(
     assert "quote from the ticker" in second
     assert third.split()[:5] == ["M-3", "?", "?", "?", "?"]
     assert "book not synced: messages were missed; was 0.01 / 0.02" in third
-    assert "3 of 3 markets: nothing was recorded for" in err
+    assert err.startswith("ssmd last: nothing was recorded for ") and err.endswith(" (3 of 3 markets)\n")
 
 
 def test_columns_stand_under_their_titles(journal: Journal, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -237,7 +237,7 @@ def test_values_that_nobody_keeps_up_to_date_are_told_of_and_shown_without_price
     assert code == 0
     assert out.splitlines()[1].split()[:3] == ["M-1", "?", "?"]
     assert "book not synced: nobody keeps it up to date; was 0.46 / 0.475" in out
-    assert "3 of 3 markets: nobody keeps it up to date" in err
+    assert err == "ssmd last: nobody keeps it up to date (3 of 3 markets)\n"
     assert "nobody has kept it up to date for" in later
 
 

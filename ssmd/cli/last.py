@@ -305,7 +305,7 @@ def _stale(source: Source, values: Sequence[Value]) -> str | None:
     reasons = [reason for reason in map(source.silence, values) if reason is not None]
     if not reasons:
         return None
-    return f"{len(reasons)} of {len(values)} markets: {reasons[0]}: is it being recorded?"
+    return f"{reasons[0]} ({len(reasons):,} of {len(values):,} markets)"
 
 
 def doubted(value: Value, why: str | None) -> Value:
