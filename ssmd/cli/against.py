@@ -91,6 +91,11 @@ class Comparison:
         """All is there, but what may be on its way while the journal is being written."""
         return all(outcome.equal and (self.journal.live or not outcome.behind) for outcome in self.outcomes)
 
+    @property
+    def behind(self) -> int:
+        """Records that one of the copies does not have yet."""
+        return max((outcome.behind for outcome in self.outcomes), default=0)
+
     def as_json(self) -> dict[str, Any]:
         return {
             "journal": self.journal.identity,

@@ -133,7 +133,10 @@ class Page:
             for line in lines(comparison):
                 self._line(line)
             name = comparison.journal.identity
-            if comparison.complete:
+            if comparison.complete and comparison.behind:
+                waiting = f"{comparison.behind:,} record{'s are' if comparison.behind > 1 else ' is'} not there yet"
+                self._line(f": journal {name}; {waiting}", "the same as far as published and uploaded", "32")
+            elif comparison.complete:
                 self._line("", f"the same everywhere: journal {name}", "32")
             else:
                 self._line("", f"not the same everywhere: journal {name}", "31")

@@ -248,6 +248,10 @@ def test_while_a_journal_is_recorded_being_behind_is_no_fault(tmp_path: Path, se
     code, found = copies.compare()
     assert code == 0
     assert {target["behind"] for target in found.values()} == {1}
+    told = python("-m", "ssmd", "verify", str(copies.data), "--against", copies.url).stdout
+    assert "the same as far as published and uploaded: journal " in told
+    assert told.endswith("; 1 record is not there yet\n")
+    assert "the same everywhere" not in told
 
 
 def test_shards_on_one_stream_and_in_one_archive_are_compared_each_by_itself(
