@@ -241,6 +241,12 @@ def test_values_that_nobody_keeps_up_to_date_are_told_of_and_shown_without_price
     assert "nobody has kept it up to date for" in later
 
 
+def test_help_has_every_exit_code_of_the_page(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "4 Redis cannot be reached" in capsys.readouterr().out
+
+
 def test_the_password_comes_from_redis_clis_variable(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

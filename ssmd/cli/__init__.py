@@ -61,7 +61,7 @@ commands:
 
 `ssmd COMMAND --help` explains one of them. A flag --some-flag may also be given as the environment variable
 SSMD_SOME_FLAG. Exit codes: 0 fine, 1 a check failed or data is incomplete, 2 usage or configuration, 3 refused by the
-exchange, 4 a part failed.
+exchange, 4 a part failed, or what is read from (a bus, an archive, Redis) cannot be reached.
 """
 
 

@@ -26,7 +26,10 @@ _NAPS_S = (0.02, 0.05, 0.1, 0.25, 0.5)
 def parser() -> argparse.ArgumentParser:
     """The options of `ssmd cat`."""
     p = options.parser("cat", "Print the records of a journal: sealed, compressed and open segments, in order.")
-    p.epilog = "Exit codes: 0 all was read; 1 damage was met (said on stderr; all before it was printed); 2 usage."
+    p.epilog = (
+        "Exit codes: 0 all was read; 1 damage was met (said on stderr; all before it was printed); 2 usage, or an\n"
+        "archive that refuses us; 4 an archive cannot be reached."
+    )
     p.add_argument("paths", nargs="+", metavar="PATH", help="segment files, folders or globs, s3://BUCKET/PREFIX")
     p.add_argument(
         "--kind",

@@ -39,7 +39,10 @@ Value = dict[str, Any]
 def parser() -> argparse.ArgumentParser:
     """The options of `ssmd last`."""
     p = options.parser("last", "Show what was last seen of markets: best bid and ask, last trade, ticker, status.")
-    p.epilog = "Exit codes: 0 all were shown; 1 a market, or every one, is unknown (said on stderr); 2 usage."
+    p.epilog = (
+        "Exit codes: 0 all were shown; 1 a market, or every one, is unknown (said on stderr); 2 usage, or Redis\n"
+        "refuses us; 4 Redis cannot be reached."
+    )
     p.add_argument("markets", nargs="*", metavar="MARKET", help="names of markets; none: all that are known")
     p.add_argument("-e", "--environment", metavar="ENV", help="name of an environment, or path of its file")
     p.add_argument("--url", metavar="URL", help=f"read this Redis (its password: {PASSWORD_VARIABLE})")

@@ -32,7 +32,10 @@ LISTED = 20  # of each kind of trouble, in the human form; --json has all
 def parser() -> argparse.ArgumentParser:
     """The options of `ssmd verify`."""
     p = options.parser("verify", "Recompute a journal from its bytes and say what is missing.")
-    p.epilog = "Exit codes: 0 complete; 1 holes or damage, each listed; 2 nothing to read, or usage."
+    p.epilog = (
+        "Exit codes: 0 complete; 1 holes or damage, each listed, or a copy (--against) that differs; 2 nothing to\n"
+        "read, usage, or a target that refuses us; 4 an archive or a target of --against cannot be reached."
+    )
     p.add_argument("paths", nargs="+", metavar="PATH", help="segment files, folders or globs, s3://BUCKET/PREFIX")
     p.add_argument("--json", action="store_true", help="the whole report as one JSON object")
     p.add_argument("--no-books", action="store_true", help="do not replay order books")

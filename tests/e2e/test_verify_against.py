@@ -305,6 +305,19 @@ def test_a_target_that_is_wrong_is_one_clear_error(tmp_path: Path, url: str, wor
     assert re.search(words, done.stderr), done.stderr
 
 
+def test_a_target_that_cannot_be_reached_is_4_as_help_and_page_say(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "kalshi")
+    journal.trade(1)
+    journal.seal()
+    make_identity(journal.root)
+    done = python("-m", "ssmd", "verify", str(tmp_path), "--against", "nats://127.0.0.1:1/SSMD")
+    assert done.returncode == 4, done.stdout + done.stderr
+    words = "4 an archive or a target of --against cannot be reached"
+    assert words in python("-m", "ssmd", "verify", "--help").stdout
+    for page in ("cli.md", "verify.md"):
+        assert "cannot be reached" in (ROOT / "docs" / page).read_text("utf-8")
+
+
 def test_a_stream_that_is_not_there_is_told(tmp_path: Path, server: NatsServer) -> None:
     copies = Copies(tmp_path, server, "NONE")
     done = python("-m", "ssmd", "verify", str(copies.data), "--against", copies.url)
