@@ -124,9 +124,11 @@ class Exchange:
                 found.append(self._secret("kalshi", field))
             except UsageError as error:
                 missing.append(error)
+        if len(missing) == 1:
+            raise missing[0]
         if missing:
-            said = "\n".join(str(error.args[0]) for error in missing)
-            raise UsageError(said, hint="; ".join(error.hint for error in missing if error.hint))
+            told = [": ".join(filter(None, (str(error.args[0]), error.hint))) for error in missing]
+            raise UsageError("\n  ".join([f"environment {self._environment.name}: {len(missing)} errors", *told]))
         return found[0], found[1]
 
     def _from_simulator(self) -> Endpoints:

@@ -211,6 +211,14 @@ def test_a_key_id_that_is_not_set_is_told_with_the_variable(tmp_path: Path) -> N
     assert "KALSHI_API_KEY" in said
 
 
+def test_two_secrets_that_are_not_set_are_a_list_below_one_heading(tmp_path: Path) -> None:
+    """The form in which an environment file's errors are told."""
+    heading, *rows = refusal(tmp_path, "-e", "kalshi-dev").splitlines()
+    assert heading == "ssmd run: environment kalshi-dev: 2 errors"
+    assert [row.split()[0] for row in rows] == ["keys.kalshi.key_id", "keys.kalshi.private_key"]
+    assert all(row.startswith("  keys.") and ": set KALSHI_" in row for row in rows)
+
+
 def test_a_private_key_that_is_not_set_is_told_with_both_variables(tmp_path: Path) -> None:
     said = refusal(tmp_path, "-e", "kalshi-dev", env={"KALSHI_API_KEY": "some-id"})
     assert "keys.kalshi.private_key" in said
