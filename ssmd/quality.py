@@ -208,6 +208,11 @@ class Report:
     runs: list[dict[str, Any]]
     begins: list[dict[str, Any]] = field(default_factory=list)  # journals whose first records are not here
 
+    @property
+    def accounted(self) -> bool:
+        """Every hole has its Gap record, and nothing is damaged: what is missing is known, and stays missing."""
+        return not self.damage and all(gap["number"] is not None for gap in self.gaps)
+
     def as_json(self) -> dict[str, Any]:
         totals = self.totals
         return {

@@ -167,6 +167,48 @@ def test_a_sequence_hole_over_a_rotation_is_found_without_its_gap_record(journal
     assert [(g["cause"], g["from_seq"], g["to_seq"]) for g in found.gaps] == [("unrecorded", 3, 8)]
 
 
+def test_a_recorded_gap_may_be_allowed_and_is_listed_all_the_same(
+    journal: Journal, check: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole_run(journal, stop=False)
+    journal.gap("sequence", sid=1, fromSeq=3, toSeq=5)
+    journal.trade(6)
+    journal.seal()
+    found = check("--allow-gaps")
+    assert (found.code, found.complete, len(found.gaps)) == (0, False, 1)
+    assert verify.main([str(journal.root), "--allow-gaps"]) == 0
+    said = capsys.readouterr().out
+    assert "sequence, on connection 1 sid 1, seq 3 to 5" in said and "not complete: 1 gap recorded" in said
+
+
+def test_a_hole_without_its_gap_record_is_never_allowed(journal: Journal, check: Any) -> None:
+    whole_run(journal, stop=False)
+    journal.gap("sequence", sid=1, fromSeq=3, toSeq=5)
+    journal.trade(6)
+    journal.trade(9)
+    journal.seal()
+    found = check("--allow-gaps")
+    assert [gap["cause"] for gap in found.gaps] == ["sequence", "unrecorded"]
+    assert found.code == 1
+
+
+def test_a_run_that_ended_without_a_record_of_that_is_never_allowed(journal: Journal, check: Any) -> None:
+    whole_run(journal, stop=False)
+    journal.event("started")
+    journal.event("stopped")
+    journal.seal()
+    assert check("--allow-gaps").code == 1
+
+
+def test_damage_is_never_allowed(journal: Journal, check: Any) -> None:
+    whole_run(journal, stop=False)
+    journal.seal()
+    journal.number += 5
+    journal.trade(3)
+    journal.seal()
+    assert check("--allow-gaps").code == 1
+
+
 def test_a_hole_in_the_record_numbers_is_damage_at_the_record_behind_it(journal: Journal, check: Any) -> None:
     whole_run(journal, stop=False)
     journal.seal()

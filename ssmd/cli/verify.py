@@ -33,11 +33,17 @@ def parser() -> argparse.ArgumentParser:
     """The options of `ssmd verify`."""
     p = options.parser("verify", "Recompute a journal from its bytes and say what is missing.")
     p.epilog = (
-        "Exit codes: 0 complete; 1 holes or damage, each listed, or a copy (--against) that differs; 2 nothing to\n"
-        "read, usage, or a target that refuses us; 4 an archive or a target of --against cannot be reached."
+        "Exit codes: 0 complete (--allow-gaps: or every hole is a recorded gap); 1 holes or damage, each listed, or a\n"
+        "copy (--against) that differs; 2 nothing to read, usage, or a target that refuses us; 4 an archive or a\n"
+        "target of --against cannot be reached."
     )
     p.add_argument("paths", nargs="+", metavar="PATH", help="segment files, folders or globs, s3://BUCKET/PREFIX")
     p.add_argument("--json", action="store_true", help="the whole report as one JSON object")
+    p.add_argument(
+        "--allow-gaps",
+        action="store_true",
+        help="recorded gaps are listed, but exit with 0 unless there is damage, an unrecorded hole or a differing copy",
+    )
     p.add_argument("--no-books", action="store_true", help="do not replay order books")
     p.add_argument(
         "--redecode", action="store_true", help="also decode every frame again and compare it with its record (slow)"
@@ -72,8 +78,9 @@ def main(arguments: Sequence[str]) -> int:
         json.dump(report.as_json() | against, sys.stdout, indent=1)
         print()
     else:
-        Page(sys.stdout, books=not given.no_books).print(report, comparisons)
-    complete = report.complete and all(comparison.complete for comparison in comparisons)
+        Page(sys.stdout, books=not given.no_books, allow_gaps=given.allow_gaps).print(report, comparisons)
+    whole = report.accounted if given.allow_gaps else report.complete
+    complete = whole and all(comparison.complete for comparison in comparisons)
     return EXIT_OK if complete else EXIT_INCOMPLETE
 
 
@@ -113,9 +120,10 @@ def _compared(segments: list[Segment], urls: Sequence[str]) -> list[Comparison]:
 class Page:
     """The report for a person: a short table, then every hole and every damage in a sentence."""
 
-    def __init__(self, out: TextIO, *, books: bool = True) -> None:
+    def __init__(self, out: TextIO, *, books: bool = True, allow_gaps: bool = False) -> None:
         self._out = out
         self._books = books
+        self._allow_gaps = allow_gaps
         self._colour = out.isatty() and "NO_COLOR" not in os.environ
 
     def print(self, report: Report, comparisons: Sequence[Comparison] = ()) -> None:
@@ -215,6 +223,9 @@ class Page:
             parts.append(f"{len(report.gaps)} gap{'s' * (len(report.gaps) > 1)}")
         if report.damage:
             parts.append(f"{len(report.damage)} damaged or contradictory place{'s' * (len(report.damage) > 1)}")
+        if self._allow_gaps and report.accounted:
+            self._line(" recorded, nothing else is missing (--allow-gaps)", f"not complete: {parts[0]}", "33")
+            return
         self._line("", f"not complete: {' and '.join(parts)}", "31")
 
     def _tint(self, text: str, colour: str) -> str:
