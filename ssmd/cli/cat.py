@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO
 
 from ssmd.cli import options
+from ssmd.cli.hints import S3, by_url
 from ssmd.errors import EXIT_INCOMPLETE, EXIT_OK, DamageError, UsageError
 from ssmd.journal.follow import Follower
 from ssmd.journal.paths import Segment, find, is_url
@@ -110,6 +111,7 @@ def _as_capnp(record: Record) -> bytes:
 PRINTERS: dict[str, Printer] = {"json": _as_json, "frame": _as_frame, "capnp": _as_capnp}
 
 
+@by_url(S3)
 def main(arguments: Sequence[str]) -> int:
     """Runs the command; gives its exit code. Raises SsmdError for what the user can mend."""
     given = parser().parse_args(arguments)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssmd.cli import options
+from ssmd.cli import hints, options
 from ssmd.errors import EXIT_INCOMPLETE, EXIT_OK, UsageError
 from ssmd.journal.times import show_time
 from ssmd.middleware.interfaces import Cache
@@ -65,7 +65,8 @@ def main(arguments: Sequence[str]) -> int:
     given = parser().parse_args(arguments)
     if given.watch is not None and not 0.05 <= given.watch <= 3600:
         raise UsageError(f"--watch {given.watch}: give seconds from 0.05 to 3600")
-    with closing(_source(given)) as source:
+    words = hints.redis(PASSWORD_VARIABLE) if given.url is not None else {}
+    with hints.by_url(words), closing(_source(given)) as source:
         if given.watch is not None:
             return _watch(source, given)
         values = source.read(given.markets)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO
 
-from ssmd.cli import options
+from ssmd.cli import hints, options
 from ssmd.cli.cat import PRINTERS, Printer
 from ssmd.errors import EXIT_INCOMPLETE, EXIT_OK, SsmdError, UnavailableError, UsageError
 from ssmd.native.walk import KIND_BITS
@@ -80,19 +80,31 @@ def main(arguments: Sequence[str]) -> int:
     given = parser().parse_args(arguments)
     if (given.count is not None and given.count < 1) or (given.duration is not None and given.duration <= 0):
         raise UsageError("--count and --duration must be more than 0")
-    from ssmd import api
-
+    words = hints.TAIL_NATS if given.url is not None else {}
     incomplete = False
 
     def told(trouble: SsmdError) -> None:
         nonlocal incomplete
         incomplete |= not isinstance(trouble, UnavailableError)
+        hints.reworded(trouble, words)
         print(f"ssmd tail: {shown(str(trouble))}", file=sys.stderr, flush=True)
 
     if given.topic or given.topics:
         _entries(given, told)
         return EXIT_INCOMPLETE if incomplete else EXIT_OK
-    made = api.tail(
+    with hints.by_url(words), _opened(given, told) as made:
+        signal.signal(signal.SIGTERM, lambda *_: made.close())
+        try:
+            _print(made, PRINTERS[given.format], sys.stdout.buffer, given.count, given.duration)
+        except KeyboardInterrupt:
+            sys.stdout.buffer.flush()
+    return EXIT_INCOMPLETE if incomplete else EXIT_OK
+
+
+def _opened(given: argparse.Namespace, told: Callable[[SsmdError], None]) -> Tail:
+    from ssmd import api
+
+    return api.tail(
         *given.paths,
         environment=given.environment,
         url=given.url,
@@ -107,13 +119,6 @@ def main(arguments: Sequence[str]) -> int:
         settings=given.set,
         on_trouble=told,
     )
-    signal.signal(signal.SIGTERM, lambda *_: made.close())
-    with made:
-        try:
-            _print(made, PRINTERS[given.format], sys.stdout.buffer, given.count, given.duration)
-        except KeyboardInterrupt:
-            sys.stdout.buffer.flush()
-    return EXIT_INCOMPLETE if incomplete else EXIT_OK
 
 
 def _entries(given: argparse.Namespace, told: Callable[[SsmdError], None]) -> None:

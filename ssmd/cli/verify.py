@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ssmd.cli import options
+from ssmd.cli.hints import AGAINST, by_url
 from ssmd.errors import EXIT_INCOMPLETE, EXIT_OK, EXIT_USAGE, StorageError, UsageError
 from ssmd.journal.account import Check, accounts
 from ssmd.journal.paths import Segment, find, is_url
@@ -59,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+@by_url(AGAINST)
 def main(arguments: Sequence[str]) -> int:
     """Runs the command; gives its exit code. Raises SsmdError for what the user can mend."""
     given = parser().parse_args(arguments)

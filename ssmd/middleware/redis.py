@@ -231,7 +231,7 @@ _MEANINGS: tuple[_Meaning, ...] = (
         ),
         RejectedError,
         "does not let us in: user name or password",
-        "Set them as a key of the environment: docs/environment.md",
+        "Check keys.redis.",
     ),
     (
         exceptions.NoPermissionError,

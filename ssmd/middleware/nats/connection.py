@@ -42,7 +42,7 @@ BACK_OFF_TO_S: Final = 5.0
 CLOSE_TIMEOUT_S: Final = 3.0
 MARGIN_S: Final = 1.0  # a call's own timeout comes first; this one is for a loop that hangs
 
-_CREDENTIALS: Final = "Check the user, password, token or creds of the bus: keys.nats of the environment."
+_CREDENTIALS: Final = "Check the user, password, token or creds of the bus: keys.nats."
 _REFUSALS: Final = ("authorization violation", "user authentication expired", "user authentication revoked")
 
 
