@@ -41,10 +41,10 @@ REFRESH_EVERY_S = 60.0
 WATCH_EVERY_S = 0.2
 ALARM_AFTER_LOOKS = 5
 STARTING = "starting: "  # what is only not there yet: no trouble before `connector.stall_after_s`
-STOP_BUDGET_S = 4.0  # the contract is 5 s from the signal to the exit, which itself takes a moment
-HELPERS_LEAST_S = 0.5  # of that, whatever the files took: for helpers that finish what they have in hand
-LAST_LINES_S = 0.5  # for what ended helpers said last to pass
+STOP_BUDGET_S = 4.0  # for all of an end. The contract is 5 s to the exit: the rest is for a machine that is busy
 LAST_WORDS_S = 1.0  # of that: for clients to record how their sockets ended
+HELPERS_LEAST_S = 0.5  # of that, whatever the files took: for helpers that finish what they have in hand
+LAST_LINES_S = 0.3  # of that: for what ended helpers said last to pass
 SIMULATOR_START_S = 30.0
 HEARTBEAT_LIMIT_NS = 5_000_000_000
 RING_FULL_LIMIT_NS = 1_000_000_000
@@ -450,20 +450,21 @@ class Connector:
         flushers = [child for child in self._children if child.spec.name == "flusher"]
         for child in flushers:
             child.terminate()
-        self.drained = store.close(self._deadline, flusher_child=flushers[0] if flushers else None)
+        files_until = self._deadline - HELPERS_LEAST_S - LAST_LINES_S
+        self.drained = store.close(files_until, flusher_child=flushers[0] if flushers else None)
 
     def _end_children(self) -> None:
-        deadline = max(self._deadline or time.monotonic() + STOP_BUDGET_S, time.monotonic() + HELPERS_LEAST_S)
+        deadline = self._deadline or time.monotonic() + STOP_BUDGET_S
         for child in self._children:
             child.terminate()
         for child in self._children:
-            if not child.wait(max(deadline - time.monotonic(), 0.1)):
+            if not child.wait(max(deadline - LAST_LINES_S - time.monotonic(), 0.05)):
                 self._log.warning(
                     "a helper did not end in time and is killed; it goes on with its work at the next start",
                     child=child.spec.name,
                 )
                 child.kill()
-        gevent.joinall(self._keepers, timeout=LAST_LINES_S)
+        gevent.joinall(self._keepers, timeout=max(deadline - time.monotonic(), 0.1))
         gevent.killall(self._keepers, block=True, timeout=0.2)
 
     def _end_recording(self, until: float) -> None:
