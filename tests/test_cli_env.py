@@ -125,6 +125,38 @@ def test_a_reader_that_has_enough_is_no_error() -> None:
     assert process.returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("arguments", "imported"),
+    [
+        (["version"], "difflib"),
+        (["run", "-e", "kalshi-local"], "difflib"),
+        (["run", "-e", "kalshi-local"], "gevent"),
+        (["run", "-e", "kalshi-local"], "structlog"),
+        (["run", "-e", "kalshi-local"], "pydantic"),
+        (["cat", "nothing"], "configargparse"),
+        (["env", "list"], "pydantic"),
+    ],
+)
+def test_an_interrupt_while_something_is_imported_ends_quietly(
+    arguments: list[str], imported: str, tmp_path: Path
+) -> None:
+    """A module of that name which stands first in the path sends ^C to its process."""
+    (tmp_path / f"{imported}.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\n")
+    told = ssmd(*arguments, PYTHONPATH=f"{tmp_path}:.")
+    assert (told.returncode, told.stdout, told.stderr) == (130, "", "")
+
+
+def test_who_ignores_interrupts_goes_on_ignoring_them(tmp_path: Path) -> None:
+    """So a shell starts what stands before `&`."""
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "import os, sys; from ssmd.__main__ import main\n"
+        "os.kill(os.getpid(), signal.SIGINT); sys.argv = ['ssmd', 'version']; main()\n"
+        "os.kill(os.getpid(), signal.SIGINT)"
+    )
+    subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60, check=True)
+
+
 HEAVY = ("pyarrow", "sqlalchemy", "obstore", "requests", "gevent", "redis", "nats", "cryptography", "rich")
 
 

@@ -11,6 +11,7 @@ import difflib
 import importlib
 import importlib.util
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -86,6 +87,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def _load(command: Command) -> Callable[[Sequence[str]], int]:
     entry: Callable[[Sequence[str]], int] = importlib.import_module(command.module).main
+    if not command.gevent and callable(signal.getsignal(signal.SIGINT)):
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on it is a KeyboardInterrupt
     return entry
 
 
