@@ -343,7 +343,7 @@ class Stream:
             known, payload = self._joined(known, message.headers[PART_HEADER], message.payload)
         if payload is None:
             return
-        said = published(known)
+        said = published(message.message_id)
         form = RECORDS if said is None or said.kind is None else BATCHES
         try:
             for number, kind, raw in records_in(payload):

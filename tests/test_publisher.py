@@ -19,6 +19,7 @@ from flaky_bus import FlakyBus, full, unavailable
 from journal_writer import Journal
 from on_stream import Stored, journal_records
 
+from ssmd.consumer.order import Parts
 from ssmd.errors import ConflictError, MiddlewareError, RejectedError, UsageError
 from ssmd.journal.follow import Follower
 from ssmd.metrics import METRICS
@@ -275,6 +276,7 @@ def test_windows_are_bounded_in_messages_and_bytes(
 
 def test_a_message_id_says_which_records_it_is_about() -> None:
     assert names.published("k-1:17") == names.Published("k-1", 17, 17)
+    assert names.published("k-1:17.600.2") == names.Published("k-1", 17, 17, None, 2)
     assert names.published("k-1:17.2") == names.Published("k-1", 17, 17, None, 2)
     assert names.published("k-1:17-310:book_delta") == names.Published("k-1", 17, 310, "book_delta")
     assert names.published("k-1:17-17:trade.3") == names.Published("k-1", 17, 17, "trade", 3)
@@ -592,6 +594,25 @@ def test_a_bus_that_takes_less_than_it_did_gets_parts(journal: Journal, bus: Fla
     drain(p)
     assert b"".join(m.payload for m in bus.messages()) == stored(journal)[0].raw
     assert all(len(m.payload) <= 500 for m in bus.messages())
+
+
+@pytest.mark.parametrize("smaller", [350, 590])
+def test_parts_that_were_cut_before_the_bus_took_less_are_not_joined_with_those_cut_after(
+    journal: Journal, bus: FlakyBus, smaller: int
+) -> None:
+    journal.trade(1, market="A" * 1500)
+    journal.seal()
+    bus.max_payload_bytes = 600
+    p = publisher(journal, bus)
+    bus.fails = lambda message: unavailable() if len(bus.messages()) == 2 or message.message_id[-1] == "3" else None
+    p.step(next(CLOCK))
+    assert len(bus.messages()) == 2
+    bus.fails, bus.max_payload_bytes = lambda message: None, smaller
+    for _ in range(3):
+        drain(p)
+    parts = Parts()
+    whole = [found for found in map(parts.whole, bus.messages()) if found is not None]
+    assert [(what.first, payload) for what, payload in whole] == [(1, stored(journal)[0].raw)]
 
 
 def test_records_that_were_removed_unpublished_are_told_and_the_rest_goes_on(journal: Journal, bus: FlakyBus) -> None:

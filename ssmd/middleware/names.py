@@ -121,9 +121,14 @@ def batch_id(journal: str, first: int, last: int, kind: str) -> str:
     return f"{journal}:{first}-{last}:{kind}"
 
 
-def part_id(whole: str, part: int) -> str:
-    """The same for one part, from 1, of what is too large for one message."""
-    return f"{whole}.{part}"
+def cut_id(whole: str, size: int) -> str:
+    """What is too large for one message, cut into parts of so many bytes. Parts of two cuts do not fit together."""
+    return f"{whole}.{size}"
+
+
+def part_id(cut: str, part: int) -> str:
+    """The same for one part, from 1, of a cut."""
+    return f"{cut}.{part}"
 
 
 class Published(NamedTuple):
@@ -136,7 +141,8 @@ class Published(NamedTuple):
     part: int | None = None
 
 
-_MESSAGE_ID = re.compile(r"([^:]+):(\d+)(?:-(\d+):([a-z0-9_]+))?(?:\.(\d+))?")
+# Parts of streams from before cuts had names have no size.
+_MESSAGE_ID = re.compile(r"([^:]+):(\d+)(?:-(\d+):([a-z0-9_]+))?(?:\.(?:\d+\.)?(\d+))?")
 
 
 def published(message_id: str | None) -> Published | None:

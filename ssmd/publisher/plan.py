@@ -5,7 +5,7 @@
               row, headers Ssmd-Journal, Ssmd-First, Ssmd-Last, Ssmd-Count, id {journal}:{first}-{last}:{kind}; and
               Ssmd-Before, the record before the group: who must have the order again knows what to wait for
     both      the one and the other
-    parts     what is larger than a payload may be: `Ssmd-Part: i/n` and id {id}.{i}, i from 1
+    parts     what is larger than a payload may be: `Ssmd-Part: i/n` and id {id}.{size}.{i}, i from 1; size of each part
 
 A group (what stands between two checkpoints) is cut by itself, so that batches are a function of the journal alone: the
 same ids after a crash, whenever they are made. Checkpoints are the file's own and are not published.
@@ -271,8 +271,9 @@ class Planner:
         """A message that is too large, as several; the record is published with the last of them."""
         size, payload = self.max_bytes, whole.payload
         count = -(-len(payload) // size)
+        cut = names.cut_id(str(whole.message_id), size)  # a bus may take less than it did when the first were sent
         for i in range(1, count + 1):
-            message_id = names.part_id(str(whole.message_id), i)
+            message_id = names.part_id(cut, i)
             if self.held is not None and message_id in self.held.ids:
                 continue
             part = Message(
