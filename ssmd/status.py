@@ -6,7 +6,7 @@ Pure text from numbers: who prints it, and where, is the caller's. Not for: logs
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ssmd.helpers import Standing
@@ -57,25 +57,40 @@ def human_duration(seconds: float) -> str:
     return f"{minutes}m{rest:02}s"
 
 
-def live_line(now: Snapshot, before: Snapshot) -> str:
-    """The line of a terminal; rates are those since `before`."""
-    span_s = max(now.elapsed_s - before.elapsed_s, 1e-9)
-    parts = [f"TROUBLE: {now.trouble}"] if now.trouble else []
+def live_items(now: Snapshot, before: Snapshot) -> list[str]:
+    """What the line of a terminal says, the most important first; rates are those since `before`."""
     if now.starting and not now.trouble:
-        return f"starting ... {human_duration(now.elapsed_s)}"
-    parts += [
+        return [f"starting ... {human_duration(now.elapsed_s)}"]
+    span_s = max(now.elapsed_s - before.elapsed_s, 1e-9)
+    items = [f"TROUBLE: {now.trouble}"] if now.trouble else []
+    items += [
         human_duration(now.elapsed_s),
         f"{(now.frames - before.frames) / span_s:,.0f} messages/s",
-        f"{now.records:,} records",
-        f"{human_bytes(now.written_bytes)} written",
-        f"lag {now.lag_records:,} records",
-        f"gaps {now.gaps}" + (f" ({now.unresolved} open)" if now.unresolved else ""),
-        f"reconnects {now.reconnects}",
         f"live {now.live}/{now.clients}",
+        f"gaps {now.gaps}" + (f" ({now.unresolved} open)" if now.unresolved else ""),
+        f"lag {now.lag_records:,} records",
     ]
     reports = [standing.report for standing in now.helpers if standing.report]
-    parts += [f"{report.part} {report.behind}" for report in reports if report.lag_s >= BEHIND_AFTER_S]
-    return " · ".join(parts)
+    items += [f"{report.part} {report.behind}" for report in reports if report.lag_s >= BEHIND_AFTER_S]
+    return [
+        *items,
+        f"reconnects {now.reconnects}",
+        f"{now.records:,} records",
+        f"{human_bytes(now.written_bytes)} written",
+    ]
+
+
+def fitted(items: Sequence[str], width: int) -> str:
+    """As many of the first items as fit into `width` columns; a first one that is too long by itself is cut."""
+    line = items[0] if items else ""
+    if len(line) > width:
+        return line[: max(width - 1, 0)] + "…"
+    for item in items[1:]:
+        longer = f"{line} · {item}"
+        if len(longer) > width:
+            break
+        line = longer
+    return line
 
 
 def summary(end: Snapshot, *, folder: str, command: str, sealed: bool) -> str:

@@ -7,13 +7,13 @@ import io
 import pytest
 import structlog
 
-from ssmd.cli.run import CLEAR_LINE, Screen, configure_log, parser
+from ssmd.cli.run import CLEAR, Screen, configure_log, parser
 
 
 def shown(raw: str) -> list[str]:
-    """The rows of a terminal after these bytes: CLEAR_LINE empties the row that the cursor stands on."""
+    """The rows of a terminal after these bytes: CLEAR empties the screen from the row that the cursor stands on."""
     rows = [""]
-    for part in raw.replace(CLEAR_LINE, "\0").replace("\r", "").replace("\0", "\r"):
+    for part in raw.replace(CLEAR, "\0").replace("\r", "").replace("\0", "\r"):
         if part == "\r":
             rows[-1] = ""
         elif part == "\n":
@@ -28,13 +28,14 @@ def test_a_log_line_stays_above_the_live_line() -> None:
     screen = Screen(stream)
     configure_log(screen, terminal=True)
     try:
-        screen.show("live 1")
+        screen.show(["live 1"])
         structlog.get_logger().warning("the disk is full")
-        screen.show("live 2")
+        screen.show(["live 2"])
     finally:
         structlog.reset_defaults()
     rows = shown(stream.getvalue())
     assert "the disk is full" in rows[0]
+    assert "  " not in rows[0], "columns, for which no terminal is wide enough"
     assert rows[1:] == ["live 2"]
 
 
@@ -43,3 +44,12 @@ def test_a_duration_that_is_none_is_refused_in_words(capsys: pytest.CaptureFixtu
         parser().parse_args(["-e", "kalshi-local", "--duration", "2m"])
     assert end.value.code == 2
     assert "must be a number of seconds, such as 120" in capsys.readouterr().err
+
+
+def test_the_cursor_rests_at_the_beginning_of_the_live_line() -> None:
+    """A terminal that becomes narrower breaks the line; from there to the end of the screen nothing is left of it."""
+    stream = io.StringIO()
+    screen = Screen(stream)
+    screen.show(["live 1", "x"])
+    screen.redraw()
+    assert stream.getvalue() == "\r\x1b[Jlive 1 · x\r" * 2

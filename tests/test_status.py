@@ -8,7 +8,12 @@ import pytest
 
 from ssmd.helpers import Helper, Standing
 from ssmd.report import Report
-from ssmd.status import Snapshot, human_bytes, human_duration, live_line, summary
+from ssmd.status import Snapshot, fitted, human_bytes, human_duration, live_items, summary
+
+
+def live_line(now: Snapshot, before: Snapshot, width: int = 1000) -> str:
+    return fitted(live_items(now, before), width)
+
 
 QUIET = Snapshot(
     elapsed_s=10.0,
@@ -40,11 +45,19 @@ def test_durations_are_shown_in_hours_minutes_seconds(seconds: float, text: str)
 def test_the_live_line_shows_the_rate_since_the_line_before() -> None:
     line = live_line(replace(QUIET, elapsed_s=12.0, frames=1500), QUIET)
     assert "250 messages/s" in line
-    assert "lag 0 records · gaps 0 · reconnects 0 · live 1/1" in line
+    assert "live 1/1 · gaps 0 · lag 0 records · reconnects 0 · 1,010 records" in line
 
 
 def test_trouble_stands_first_in_the_live_line_where_a_narrow_terminal_shows_it() -> None:
     assert live_line(replace(QUIET, trouble="the disk is full"), QUIET).startswith("TROUBLE: the disk is full · ")
+
+
+@pytest.mark.parametrize(
+    ("width", "line"),
+    [(8, "10.0s"), (26, "10.0s · 0 messages/s"), (31, "10.0s · 0 messages/s · live 1/1"), (7, "10.0s"), (4, "10.…")],
+)
+def test_a_narrow_terminal_shows_the_most_important_items_whole(width: int, line: str) -> None:
+    assert live_line(QUIET, QUIET, width) == line
 
 
 def test_a_start_is_called_one_and_no_trouble() -> None:

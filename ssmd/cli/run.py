@@ -10,8 +10,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import os
 import shlex
-import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -28,11 +29,13 @@ from ssmd.cli import options
 from ssmd.connector import Connector, install_signals
 from ssmd.environment import Environment
 from ssmd.errors import EXIT_INCOMPLETE, EXIT_OK, EXIT_USAGE, SsmdError, UsageError
-from ssmd.status import Snapshot, live_line, summary
+from ssmd.status import Snapshot, fitted, live_items, summary
+from ssmd.terminal import shown
 
 LINE_EVERY_S = 0.5
-CLEAR_LINE = "\r\x1b[K"
+CLEAR = "\r\x1b[J"  # from the beginning of the row to the end of the screen
 REPORT_EVERY_S = 60.0
+UNKNOWN_COLUMNS = 80
 CHECK_LIMIT_S = 10.0  # the check of the middleware ends by itself in less
 
 
@@ -115,29 +118,47 @@ def command() -> str:
 
 
 class Screen:
-    """A terminal with one live line at its end: what is printed goes above it. Offers what a log writes to."""
+    """A terminal with one live line at its end: what is printed goes above it. Offers what a log writes to.
+
+    The cursor rests at the beginning of the live line. A terminal that is made narrower breaks the line into rows, and
+    the cursor stays at the first of them: clearing from there to the end of the screen leaves nothing of it.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._line = ""
+        self._items: Sequence[str] = ()
         self._begun = ""
 
     def write(self, text: str) -> int:
         """Whole lines only: a log writes its line and the line's end in two calls."""
         self._begun += text
         if self._begun.endswith("\n"):
-            self._stream.write(CLEAR_LINE + self._begun + self._line)
+            self._stream.write(CLEAR + self._begun + self._line())
             self._begun = ""
         return len(text)
 
     def flush(self) -> None:
         self._stream.flush()
 
-    def show(self, line: str) -> None:
-        """Puts another line in the place of the live one, cut to the width of the terminal."""
-        self._line = line[: shutil.get_terminal_size().columns - 1]
-        self._stream.write(CLEAR_LINE + self._line)
+    def show(self, items: Sequence[str]) -> None:
+        """Puts another line in the place of the live one: as many of the items as the terminal is wide."""
+        self._items = items
+        self.redraw()
+
+    def redraw(self) -> None:
+        """Writes the live line again; the terminal may have another width now."""
+        self._stream.write(CLEAR + self._line())
         self._stream.flush()
+
+    def _line(self) -> str:
+        line = fitted([shown(item) for item in self._items], self._columns() - 1)
+        return line + "\r" if line else ""
+
+    def _columns(self) -> int:
+        try:
+            return os.get_terminal_size(self._stream.fileno()).columns or UNKNOWN_COLUMNS
+        except (OSError, ValueError):
+            return UNKNOWN_COLUMNS
 
 
 class Patient:
@@ -160,12 +181,14 @@ def configure_log(stream: TextIO | Screen, *, terminal: bool) -> None:
     """Coloured lines for people, JSON lines for programs."""
     renderer: Any = structlog.processors.JSONRenderer()
     if terminal:
-        renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        renderer = structlog.dev.ConsoleRenderer(
+            0, pad_level=False, exception_formatter=structlog.dev.plain_traceback
+        )  # 0: no columns, for which few terminals are wide enough
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.TimeStamper(fmt="%H:%M:%SZ" if terminal else "iso", utc=True),
             *([] if terminal else [structlog.processors.format_exc_info]),
             renderer,
         ],
@@ -177,14 +200,15 @@ def configure_log(stream: TextIO | Screen, *, terminal: bool) -> None:
 
 def _show_line(connector: Connector, screen: Screen) -> None:
     before = connector.snapshot()
+    gevent.signal_handler(signal.SIGWINCH, screen.redraw)
     try:
         while True:
             gevent.sleep(LINE_EVERY_S)
             now = connector.snapshot()
-            screen.show(live_line(now, before))
+            screen.show(live_items(now, before))
             before = now
     finally:
-        screen.show("")
+        screen.show([])
 
 
 def _report(connector: Connector) -> None:
