@@ -19,6 +19,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -88,6 +89,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--duration", type=float, default=30.0, metavar="SECONDS", help="of the recording (default: 30)")
     made.add_argument("--data", type=Path, metavar="DIR", help="folder of the journal; new or empty")
     made.add_argument("--set", action="append", default=[], metavar="KEY.PATH=VALUE", help="change the environment")
+    made.add_argument(
+        "--keep",
+        action="store_true",
+        help="then leave servers and data up until ^C, and say what to try",
+    )
     made.add_argument("--no-install", action="store_true", help="name what is missing instead of installing it")
     made.add_argument("--look", action="store_true", help=argparse.SUPPRESS)
     return made
@@ -101,7 +107,8 @@ def run(given: argparse.Namespace, started: contextlib.ExitStack) -> int:
     places = start_servers(servers_folder, started)
     arguments = environment_arguments(data, ledger, places, given.set)
 
-    step(f"recording {given.duration:g} s into {data}")
+    temporary = "" if given.data else ", a temporary folder: it goes when this ends (--data DIR keeps one)"
+    step(f"recording {given.duration:g} s into {data}{temporary}")
     recorder = Started(
         "recorder", ["-m", "ssmd", "run", *arguments, "--duration", str(given.duration)], places.variables
     )
@@ -111,12 +118,12 @@ def run(given: argparse.Namespace, started: contextlib.ExitStack) -> int:
         raise FailedError(f"the recorder ended with {code}", code if code > 0 else EXIT_FAILED)
 
     for part in ("publisher", "archiver"):
-        step(f"{part}: finishing what is left")
-        finish(part, arguments, places, started)
+        finish(part, arguments, places, servers_folder / f"{part}.log", started)
     step("comparing journal, stream and bucket")
-    same = verified(data, places, started)
+    differing = [] if verified(data, places, started) else ["journal, stream and bucket"]
     step("comparing the cache with the last values of the journal")
-    same = cached(data, places) and same
+    if not cached(data, places):
+        differing.append("cache")
     step("comparing the journal with the exchange's ledger")
     frames, trouble = agreement(data, ledger)
     print(
@@ -124,7 +131,36 @@ def run(given: argparse.Namespace, started: contextlib.ExitStack) -> int:
         if not trouble
         else f"ledger   {trouble}"
     )
-    return EXIT_OK if same and not trouble else EXIT_DIFFERENT
+    if trouble:
+        differing.append("the exchange's ledger")
+    print(verdict(differing), flush=True)
+    if given.keep:
+        keep(data, places)
+    if given.data is None:
+        step(f"the temporary folder {data} is removed now, with the servers")
+    return EXIT_DIFFERENT if differing else EXIT_OK
+
+
+def verdict(differing: Sequence[str]) -> str:
+    if differing:
+        return f"NOT the same: {'; '.join(differing)} (said above)"
+    return "all copies agree: journal, stream, bucket, cache and the exchange's ledger"
+
+
+def keep(data: Path, places: Places) -> None:
+    """Says where everything is and what to try, and waits for ^C."""
+    ssmd, folder = shlex.quote(str(Path(sys.executable).parent / "ssmd")), shlex.quote(str(data))
+    exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in places.variables.items())
+    against = " ".join(f"--against '{target}'" for target in targets(places))
+    step("everything is left up until ^C; in another terminal:")
+    print(f"export {exports}")
+    print(f"{ssmd} tail --from nats --url {places.nats} --start beginning --kind trade --count 5")
+    print(f"{ssmd} last --url {places.redis}")
+    print(f"{ssmd} cat s3://{BUCKET}/{PREFIX} | head")
+    print(f"{ssmd} verify {folder} {against}", flush=True)
+    with contextlib.suppress(Stopped):
+        while True:
+            signal.pause()
 
 
 def step(sentence: str) -> None:
@@ -320,18 +356,37 @@ def environment_arguments(data: Path, ledger: Path, places: Places, settings: Se
 # ---- after the recording ---------------------------------------------------------------------------------------------
 
 
-def finish(part: str, arguments: Sequence[str], places: Places, started: contextlib.ExitStack) -> None:
-    process = Started(part, ["-m", f"ssmd.{part}", *arguments, "--once"], places.variables)
+def finish(part: str, arguments: Sequence[str], places: Places, log: Path, started: contextlib.ExitStack) -> None:
+    """Has what is left done, and shows it only where something was left."""
+    process = Started(part, ["-m", f"ssmd.{part}", *arguments, "--once"], places.variables, log=log)
     started.callback(process.end)
     code = process.wait(DRAIN_S)
+    said = log.read_text(errors="replace")
     if code != 0:
-        raise FailedError(f"{part} --once ended with {code}")
+        raise FailedError(f"{part} --once ended with {code}; it said:\n{said[-2000:]}")
+    if did_something(said):
+        step(f"{part}: finished what was left")
+        print(said, end="", flush=True)
+
+
+def did_something(log: str) -> bool:
+    """Whether the lines of a publisher or archiver tell of a record sent or of a segment copied."""
+    for line in log.splitlines():
+        with contextlib.suppress(ValueError):
+            told = json.loads(line)
+            counters = told.get("report", {}).get("counters", {})
+            if told.get("event") in ("archived", "uploaded") or counters.get("records", 0):
+                return True
+    return False
+
+
+def targets(places: Places) -> list[str]:
+    return [f"{places.nats}/{STREAM}?prefix={SUBJECTS}", f"s3://{BUCKET}/{PREFIX}"]
 
 
 def verified(data: Path, places: Places, started: contextlib.ExitStack) -> bool:
     """`ssmd verify D --against ...`, as a user would call it."""
-    targets = [f"{places.nats}/{STREAM}?prefix={SUBJECTS}", f"s3://{BUCKET}/{PREFIX}"]
-    words = ["verify", str(data), *(word for target in targets for word in ("--against", target))]
+    words = ["verify", str(data), *(word for target in targets(places) for word in ("--against", target))]
     print(f"ssmd {' '.join(words)}", flush=True)
     process = Started("verify", ["-m", "ssmd", *words], places.variables)
     started.callback(process.end)

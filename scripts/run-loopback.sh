@@ -3,9 +3,10 @@
 # all on free ports of loopback; it records, stops, lets publisher and archiver finish, and compares what is in the
 # journal, in the stream, in the bucket and in the exchange's own ledger. Exit code 0: they are the same, once each.
 #
-# Usage: run-loopback.sh [--duration SECONDS] [--data DIR] [--set KEY.PATH=VALUE ...] [--no-install]
+# Usage: run-loopback.sh [--duration SECONDS] [--data DIR] [--keep] [--set KEY.PATH=VALUE ...] [--no-install]
 #
-# DIR must be new or empty; without --data it is a temporary folder, which is removed when all is well. What is missing
+# DIR must be new or empty; without --data it is a temporary folder, which is removed at the end. --keep leaves servers
+# and data up after the comparison, until ^C, and prints what can be tried on them meanwhile. What is missing
 # on this machine (servers, Python libraries) is installed first, into .venv and by apt-get where that is allowed, or
 # named. Whatever was started is stopped, also by ^C, kill, and kill -9.
 set -euo pipefail
@@ -24,7 +25,7 @@ if [ ! -x "$python" ] || ! "$python" -c 'import ssmd._native' 2>/dev/null; then
     exit 2
 fi
 if [ "$install" = yes ] && ! "$python" "$root/scripts/loopback.py" --look 2>/dev/null; then
-    echo "Installing what this run needs: nats-server, redis-server, nats-py, obstore, redis, moto"
+    echo "This installs what the run needs (nats-server, redis-server, nats-py, obstore, redis, moto): a minute or two"
     make -s -C "$root" loopback-tools || true
 fi
 # exec: signals reach the program itself, which stops what it started

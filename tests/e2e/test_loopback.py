@@ -307,6 +307,36 @@ def test_the_script_runs_everything_and_proves_it(tmp_path: Path, monkeypatch: p
     assert "the same everywhere: journal kalshi-" in said
     assert re.search(r"cache +the last values of \d+ markets are those of the journal", said)
     assert re.search(r"ledger +[\d,]+ frames are the first ones that the exchange sent", said)
+    assert said.splitlines()[-1].startswith("all copies agree: ")
+    assert processes_of(tmp_path) == []
+
+
+@pytest.mark.usefixtures("servers_installed")
+def test_the_script_keeps_everything_up_when_asked_and_what_it_prints_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    process = script("--duration", "3", "--keep")
+    assert process.stdout is not None
+    commands: list[str] = []
+    for line in process.stdout:
+        if commands or line.startswith("== everything is left up"):
+            commands.append(line.strip())
+        if len(commands) == 6:
+            break
+    export, *rest = commands[1:]
+    ours = f"{sys.executable} -m ssmd "
+    for command in rest:
+        program, _, words = command.partition(" ")
+        assert Path(program).name == "ssmd"
+        done = subprocess.run(
+            ["sh", "-c", f"{export}; {ours}{words}"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0 and done.stdout, (command, done.stderr)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 0 and "is removed now" in said
+    assert list(tmp_path.glob("ssmd-loopback*")) == []
     assert processes_of(tmp_path) == []
 
 
