@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from journal_writer import NOON, Journal
 
 from ssmd.consumer import BusTail, FileTail, Tail, TailRecord, Wanted
+from ssmd.consumer.bus import TELL_EVERY_S
 from ssmd.consumer.order import WAITING_LIMIT, Missing, Parts, Sequencer
 from ssmd.errors import DamageError, LaggedError, SsmdError, UnavailableError
 from ssmd.journal.follow import Follower
@@ -507,6 +508,17 @@ def test_a_bus_that_is_away_at_the_start_is_waited_for(tmp_path: Path) -> None:
     bus.away = False
     shard.record(5)
     assert numbers(tail, clock) == [1, 2, 3, 4, 5]
+
+
+def test_a_bus_that_stays_away_is_told_again_with_its_own_words(tmp_path: Path) -> None:
+    bus = AwayBus(subjects=["md.>"])
+    bus.away = True
+    clock = Clock()
+    tail = bus_tail(bus, Start.beginning(), clock=clock)
+    told = there(tail, clock)
+    clock.now += TELL_EVERY_S
+    told += there(tail, clock)
+    assert [str(item) for item in told] == ["the bus is away"] * 2
 
 
 # ---- files alone -----------------------------------------------------------------------------------------------------

@@ -420,3 +420,9 @@ def test_two_shards_on_one_stream_are_told_apart(tmp_path: Path, simulator: Simu
 def test_a_stream_that_is_not_there_is_refused(nats: NatsServer) -> None:
     done = ssmd("tail", "--url", nats.url, "--stream", "NOTHING")
     assert done.returncode == 2 and b"NOTHING" in done.stderr and b"Traceback" not in done.stderr
+
+
+def test_a_bus_that_is_away_is_told_with_its_address_and_that_it_is_tried_again() -> None:
+    done = ssmd("tail", "--url", "nats://127.0.0.1:1", "--duration", "1")
+    assert done.returncode == 0
+    assert b"127.0.0.1:1" in done.stderr and b"trying again" in done.stderr

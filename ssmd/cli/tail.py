@@ -87,7 +87,9 @@ def main(arguments: Sequence[str]) -> int:
         nonlocal incomplete
         incomplete |= not isinstance(trouble, UnavailableError)
         hints.reworded(trouble, words)
-        print(f"ssmd tail: {shown(str(trouble))}", file=sys.stderr, flush=True)
+        going_on = ": trying again" if isinstance(trouble, UnavailableError) else ""
+        hint = f"; {trouble.hint}" if trouble.hint else ""
+        print(f"ssmd tail: {shown(f'{trouble.args[0]}{going_on}{hint}')}", file=sys.stderr, flush=True)
 
     if given.topic or given.topics:
         _entries(given, told)

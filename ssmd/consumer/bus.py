@@ -37,6 +37,7 @@ SETTLE_S = 0.5  # nothing came for so long: what waits for its beginning begins
 DELIVERIES_A_STEP = 1000
 TIME_MARGIN_NS = 60 * 10**9  # the bus has a clock of its own
 RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0)
+TELL_EVERY_S = 30.0  # that the bus is away still
 PROBE_S = 0.3  # for the answer of a stream; one that comes later only means a start further back than needed
 
 Given = TailRecord | SsmdError
@@ -45,7 +46,7 @@ Given = TailRecord | SsmdError
 class BusTail:
     """What publishers put on a bus under `prefix`, from `start` on. `files`: folders of journals by their identities.
 
-    Raises RejectedError where the bus refuses us; while it cannot be reached, `step` gives that error once.
+    Raises RejectedError where the bus refuses us; while it cannot be reached, `step` gives that error each half minute.
     """
 
     def __init__(
@@ -74,7 +75,8 @@ class BusTail:
         self._whole = False  # the stream was read from its very first message
         self._first_delivery = True
         self._failures = 0
-        self._retry_at_s = 0.0
+        self._retry_at_s = self._tell_at_s = 0.0
+        self._away: UnavailableError | None = None  # why there is no subscription; not told yet
         self._last_delivery_s = monotonic()
         self._settled = False
         self._files = {name: root for name, root in (files or {}).items() if journal in (None, name)}
@@ -131,14 +133,15 @@ class BusTail:
         return first is not None and first < oldest
 
     def _connect(self) -> None:
-        """Subscribes; while the bus is away there is no subscription, and `_receive` tries again."""
+        """Subscribes; while the bus is away there is no subscription, and `_receive` tells it and tries again."""
+        self._away = None
         try:
             if self._find_number and self._journal is not None:
                 self._from = self._find(self._journal, self._find_number)
                 self._find_number = 0
             self._subscription = self._transport.subscribe(self._pattern, start=self._from)
-        except UnavailableError:
-            self._subscription = None
+        except UnavailableError as error:
+            self._subscription, self._away = None, error
 
     def _move_to(self, journal: str, number: int) -> None:
         """Goes on where the stream has this record. Other journals see again what they had, and drop it."""
@@ -219,9 +222,11 @@ class BusTail:
             if self._monotonic() < self._retry_at_s:
                 time.sleep(min(timeout_s, max(self._retry_at_s - self._monotonic(), 0.0)))
                 return None
-            self._connect()
+            if self._away is None:
+                self._connect()
             if self._subscription is None:
-                raise UnavailableError("the bus cannot be reached")
+                away, self._away = self._away, None
+                raise away or UnavailableError("the bus cannot be reached")
         while True:
             try:
                 return self._subscription.next(timeout_s)
@@ -229,9 +234,11 @@ class BusTail:
                 continue  # numbers say what is missing, and of which journal
 
     def _failed(self, error: UnavailableError, timeout_s: float) -> Iterator[Given]:
-        """The bus is away: told once; journals that have files go on with them."""
-        if not self._failures:
+        """The bus is away: told now and then; journals that have files go on with them."""
+        if not self._failures or self._monotonic() >= self._tell_at_s:
+            self._tell_at_s = self._monotonic() + TELL_EVERY_S
             yield error
+        if not self._failures:
             for channel in self._channels.values():
                 channel.fall_back()
         pause_s = RETRY_S[min(self._failures, len(RETRY_S) - 1)]
