@@ -225,6 +225,7 @@ def test_a_journal_is_read_by_topics(journal: Journal) -> None:
         (["data", "--kind", "checkpoint"], "known:"),
         (["data", "--count", "0"], "more than 0"),
         (["--url", "http://127.0.0.1:1"], "no NATS server"),
+        (["s3://bucket/prefix"], "an archive is not followed\n  use ssmd cat"),
         (["--url", "nats://a:secret@127.0.0.1:1"], "NATS_USER"),
         (["--url", "nats://127.0.0.1:1", "--stream", "a b"], "stream"),
         (["-e", "kalshi-local", "--from", "nats"], "transport.type is memory"),
@@ -420,6 +421,24 @@ def test_two_shards_on_one_stream_are_told_apart(tmp_path: Path, simulator: Simu
 def test_a_stream_that_is_not_there_is_refused(nats: NatsServer) -> None:
     done = ssmd("tail", "--url", nats.url, "--stream", "NOTHING")
     assert done.returncode == 2 and b"NOTHING" in done.stderr and b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("start", "told"),
+    [
+        ([], "ssmd tail: waiting for new records; --start beginning shows the old ones"),
+        (["--start", "11"], "ssmd tail: waiting for new records"),
+        (["--start", "beginning"], ""),
+    ],
+)
+def test_a_person_at_a_terminal_is_told_what_is_waited_for(journal: Journal, start: list[str], told: str) -> None:
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-m", "ssmd", "tail", str(journal.root), "--duration", "0.5", *start]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=theirs, timeout=60)
+    os.write(theirs, b"\n")  # nothing to read would be waited for
+    os.close(theirs)
+    assert (done.returncode, os.read(ours, 4096).decode().strip()) == (0, told)
+    os.close(ours)
 
 
 def test_a_bus_that_is_away_is_told_with_its_address_and_that_it_is_tried_again() -> None:

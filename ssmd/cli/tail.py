@@ -16,13 +16,16 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO
 
 from ssmd.cli import hints, options
-from ssmd.cli.cat import PRINTERS, Printer
+from ssmd.cli.cat import PRINTERS
 from ssmd.errors import EXIT_INCOMPLETE, EXIT_OK, SsmdError, UnavailableError, UsageError
+from ssmd.journal.paths import is_url
 from ssmd.native.walk import KIND_BITS
 from ssmd.terminal import shown
 
 if TYPE_CHECKING:
-    from ssmd.api import Tail
+    from ssmd.api import Tail, TailRecord
+
+QUIET_S = 1.0  # then a person at a terminal is told what is waited for
 
 
 def parser() -> argparse.ArgumentParser:
@@ -80,6 +83,9 @@ def main(arguments: Sequence[str]) -> int:
     given = parser().parse_args(arguments)
     if (given.count is not None and given.count < 1) or (given.duration is not None and given.duration <= 0):
         raise UsageError("--count and --duration must be more than 0")
+    for path in given.paths:
+        if is_url(path):
+            raise UsageError(f"{path}: an archive is not followed", hint="use ssmd cat: it prints what is there")
     words = hints.TAIL_NATS if given.url is not None else {}
     incomplete = False
 
@@ -97,7 +103,7 @@ def main(arguments: Sequence[str]) -> int:
     with hints.by_url(words), _opened(given, told) as made:
         signal.signal(signal.SIGTERM, lambda *_: made.close())
         try:
-            _print(made, PRINTERS[given.format], sys.stdout.buffer, given.count, given.duration)
+            _print(made, given, sys.stdout.buffer)
         except KeyboardInterrupt:
             sys.stdout.buffer.flush()
     return EXIT_INCOMPLETE if incomplete else EXIT_OK
@@ -133,11 +139,22 @@ def _entries(given: argparse.Namespace, told: Callable[[SsmdError], None]) -> No
         entries.run(given, api.start_of(given.start), told, stopping.is_set)
 
 
-def _print(made: Tail, printer: Printer, out: BinaryIO, count: int | None, duration_s: float | None) -> None:
-    end = None if duration_s is None else time.monotonic() + duration_s
+def _first(made: Tail, given: argparse.Namespace) -> TailRecord | None:
+    """The first record if it comes soon. If not, a person at a terminal is told why nothing is to be seen."""
+    record = made.next(QUIET_S if given.duration is None else min(QUIET_S, given.duration))
+    if record is None and sys.stderr.isatty():
+        old = "; --start beginning shows the old ones" if given.start == "end" else ""
+        print(f"ssmd tail: waiting for new records{old}", file=sys.stderr, flush=True)
+    return record
+
+
+def _print(made: Tail, given: argparse.Namespace, out: BinaryIO) -> None:
+    printer, count = PRINTERS[given.format], given.count
+    end = None if given.duration is None else time.monotonic() + given.duration
     printed = 0
+    first = _first(made, given)
     while count is None or printed < count:
-        record = made.next(0.0)
+        record, first = first or made.next(0.0), None
         if record is None:
             out.flush()
             left_s = None if end is None else end - time.monotonic()
