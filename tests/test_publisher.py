@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from flaky_bus import FlakyBus, full, unavailable
-from journal_writer import Journal
+from journal_writer import NOON, Journal
 from on_stream import Stored, journal_records
 
 from ssmd.consumer.order import Parts
@@ -484,6 +484,107 @@ def test_what_is_on_the_bus_is_found_while_others_publish_without_a_pause(journa
         bus.publish(Message("md.trade.M", b"", message_id=f"{IDENTITY}:{number}"))
     found = published_of(bus, "md", IDENTITY, Start.beginning(), idle_s=0.0)
     assert [what.first for what, _ in found] == [1, 2, 3, 4, 5]
+
+
+def at(j: Journal, bus: FlakyBus, seconds: float, log: Callable[..., None] = lambda *_, **__: None) -> Publisher:
+    """A publisher, so many seconds after the journal's first record."""
+    return Publisher(
+        j.root,
+        bus,
+        target(),
+        Options("md"),
+        scan_idle_s=0.0,
+        wall_ns=lambda: int(NOON + seconds * 1e9),
+        jitter=lambda: 1.0,
+        log=log,
+    )
+
+
+class LookedAt(FlakyBus):
+    """Counts the looks at what it holds."""
+
+    looks = 0
+
+    def subscribe(self, pattern: str, **options: Any) -> Any:
+        self.looks += 1
+        return super().subscribe(pattern, **options)
+
+
+@pytest.mark.parametrize(("seconds", "looks"), [(14.0, 0), (16.0, 1), (-1.0, 1)])
+def test_a_journal_that_began_just_now_needs_no_look_at_the_stream(
+    journal: Journal, seconds: float, looks: int
+) -> None:
+    fill(journal)
+    bus = LookedAt()
+    bus.ensure_stream(["md.>"])
+    bus.publish(Message("md.trade.M-1", b"theirs", {}, "kalshi-ffffffffffff:1"))
+    drain(at(journal, bus, seconds))
+    assert bus.looks == looks
+
+
+def test_a_cursor_that_is_lost_at_once_doubles_nothing(journal: Journal) -> None:
+    """The bus knows the ids of the last seconds."""
+    records = fill(journal)
+    bus = LookedAt()
+    drain(at(journal, bus, 2.0)).finish()
+    cursor.path_of(journal.root).unlink()
+    drain(at(journal, bus, 5.0))
+    assert bus.looks == 0
+    assert_on_bus(bus, records, "records")
+
+
+def test_a_cursor_that_is_lost_later_is_looked_for_on_the_stream(journal: Journal) -> None:
+    records = fill(journal)
+    bus = LookedAt()
+    drain(at(journal, bus, 2.0)).finish()
+    cursor.path_of(journal.root).unlink()
+    bus.forget_ids()
+    drain(at(journal, bus, 120.0))
+    assert bus.looks == 1
+    assert_on_bus(bus, records, "records")
+
+
+def test_a_young_journal_is_looked_for_after_a_failure(journal: Journal) -> None:
+    fill(journal)
+    bus = LookedAt()
+    bus.ensure_stream(["md.>"])
+    bus.publish(Message("md.trade.M-1", b"theirs", {}, "kalshi-ffffffffffff:1"))
+    bus.fails = lambda message: unavailable()
+    p = at(journal, bus, 2.0)
+    assert p.step(next(CLOCK)) > 0
+    bus.fails = lambda message: None
+    drain(p)
+    assert bus.looks == 1
+
+
+def test_a_long_look_is_told_and_is_no_silence_of_the_bus(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(journal)
+    monkeypatch.setattr("ssmd.publisher.LONG_LOOK_S", 0.0)
+    told: list[tuple[str, str]] = []
+    troubles: list[str | None] = []
+
+    class SlowBus(FlakyBus):
+        def subscribe(self, pattern: str, **options: Any) -> Any:
+            made = super().subscribe(pattern, **options)
+            give = made.next
+
+            def next_one(timeout_s: float) -> Any:
+                found = give(timeout_s)
+                troubles.append(p.report().trouble)
+                p._asked_s = -1e9 if p._asked_s is None else p._asked_s - 1.5  # so long for each message
+                return found
+
+            made.next = next_one
+            return made
+
+    bus = SlowBus()
+    bus.ensure_stream(["md.>"])
+    for number in range(1, 10):
+        bus.publish(Message("md.trade.M-1", b"theirs", {}, f"kalshi-ffffffffffff:{number}"))
+    p = at(journal, bus, 120.0, lambda event, level="info", **_: told.append((event, level)))
+    drain(p)
+    assert told.count(("looking at what the stream holds", "info")) == 1
+    assert len(troubles) >= 9 and not any("not answered" in str(trouble) for trouble in troubles)
 
 
 def test_a_lost_cursor_is_found_again_on_the_bus(journal: Journal, bus: FlakyBus) -> None:

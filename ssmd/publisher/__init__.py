@@ -10,7 +10,8 @@ Why nothing is lost: the cursor moves over a record only when the bus has confir
 a message that is sent again has the id that it had, and the bus knows ids for minutes; whenever it is not certain what
 the bus holds beyond the cursor (after a crash, or a failure with messages on their way), the publisher first reads the
 stream from the cursor's place on and takes out what is there. What comes to the bus later than that look was sent
-within the time for which the bus knows ids. Why in order: what follows a message that was not confirmed is sent again
+within the time for which the bus knows ids. So a journal whose first record is seconds old needs no look: whatever of
+it anybody has published, the bus knows. Why in order: what follows a message that was not confirmed is sent again
 behind it, one window at a time.
 
 Not for: how messages travel (ssmd.middleware), what records mean, when to look (`__main__` has the loop).
@@ -51,6 +52,8 @@ IDLE_S, IDLE_TO_S = 0.02, 1.0  # pause when there is nothing to publish
 IDLE_SHARE = 20  # of it against the look before: idling costs a twentieth of a core at most
 BACKOFF_FROM_S, BACKOFF_TO_S = 0.1, 5.0
 LATE_S = 300.0  # a record that waits longer is told, even while all goes well
+LONG_LOOK_S = 1.0  # a look at the stream that takes longer is told
+YOUNG_NS = 15 * 10**9  # every stream that is accepted knows the ids of so long ago, and as long again
 SCAN_MARGIN_NS = 600 * 10**9  # the bus has a clock of its own
 CATCH_UP_S = 10.0  # for a flusher that writes again what was cut off
 
@@ -75,19 +78,31 @@ class Options:
 Log = Callable[..., None]  # log(event, level="info", **fields)
 
 
+def _nothing() -> None:
+    """Nobody wants to know."""
+
+
 def _quiet(event: str, *, level: str = "info", **fields: object) -> None:
     """No log."""
 
 
 def published_of(
-    bus: Transport, prefix: str, journal: str | None, start: Start, *, idle_s: float = SCAN_IDLE_S
+    bus: Transport,
+    prefix: str,
+    journal: str | None,
+    start: Start,
+    *,
+    idle_s: float = SCAN_IDLE_S,
+    on_message: Callable[[], None] = _nothing,
 ) -> Iterator[tuple[names.Published, Delivery]]:
     """What publishers have stored on a bus, in its order from `start` to its present end: of one journal, or of all.
 
     Others may publish all the while: what comes after the call is not waited for. Messages that the bus itself has
-    given up (its limits) are not there and no error. UnavailableError as in `next`.
+    given up (its limits) are not there and no error. UnavailableError as in `next`. `on_message` is called for each
+    message that comes, whoever's it is.
     """
     for delivery in stored_now(bus, start, idle_s=idle_s):
+        on_message()
         what = names.published(delivery.message.message_id)
         if what is not None and journal in (None, what.journal) and delivery.message.subject.startswith(f"{prefix}."):
             yield what, delivery
@@ -142,6 +157,7 @@ class Publisher:
         self._held_to = 0  # up to this record messages may stand on the bus out of their place
         self._sent = max(self._saved.sent, self._end.number())  # no record after this one was ever sent from here
         self._unsure = found is None or not found.clean  # what the bus holds beyond the cursor
+        self._untouched = found is None  # nothing was sent by a publisher that this one knows of
         self._ready = False  # the bus was asked since the last failure
         self._tried = False  # the bus has answered, or could not be reached
         self._planner = Planner(target.journal, options.prefix, mode=options.mode, batch_records=options.batch_records)
@@ -339,10 +355,24 @@ class Publisher:
     def _find_held(self) -> None:
         """What the bus holds of this journal beyond the cursor is taken out of what is to be published."""
         start = self._scan_start()
-        if start is not None:
+        if start is not None and not self._is_young():
             held = Held()
+            began_s, told = time.monotonic(), False
+
+            def on_message() -> None:
+                nonlocal told
+                self._asked_s = time.monotonic()  # it answers
+                if not told and self._asked_s - began_s >= LONG_LOOK_S:
+                    told = True
+                    self._log("looking at what the stream holds", stream=self._target.stream)
+
             for what, delivery in published_of(
-                self._bus, self._options.prefix, self._target.journal, start, idle_s=self._scan_idle_s
+                self._bus,
+                self._options.prefix,
+                self._target.journal,
+                start,
+                idle_s=self._scan_idle_s,
+                on_message=on_message,
             ):
                 held.add(str(delivery.message.message_id), what)
             if held.ids:
@@ -352,6 +382,18 @@ class Publisher:
             self._planner.held = held if held.ids else None
             self._held_to = max(self._held_to, held.last)
         self._unsure = False
+
+    def _is_young(self) -> bool:
+        """Whatever of this journal is on the bus was sent so lately that the bus knows its id.
+
+        Record 1 waits and was received seconds ago: no copy of the journal, and nobody who lost the cursor, can have
+        published it earlier. Batches count where they are the same whenever they are made.
+        """
+        if not self._untouched or self._work.messages or not self._batches:
+            return False
+        if self._batches[0].first_number != 1 or (self._options.mode != "records" and not self._options.durable_only):
+            return False
+        return 0 <= self._wall_ns() - self._oldest_ns < YOUNG_NS
 
     def _look_for_others(self, number: int) -> None:
         """The bus has this record already: tells it where it was never sent from here."""
@@ -385,6 +427,7 @@ class Publisher:
         if work.last > self._saved.sent:
             self._save(work.last + RESERVE_RECORDS)
         self._asked_s = time.monotonic()
+        self._untouched = False
         sent = max(self._sent, work.last)
         try:
             receipts = self._bus.publish_all(work.messages[:count], timeout_s=PUBLISH_TIMEOUT_S)
