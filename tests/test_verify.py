@@ -17,6 +17,7 @@ from journal_writer import DAY, NOON, Journal
 from ssmd.cli import cat, verify
 from ssmd.errors import UsageError
 from ssmd.journal import manifest
+from ssmd.journal.identity import make_identity
 from ssmd.journal.paths import MANIFEST, OPEN, find
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -198,6 +199,16 @@ def test_a_run_that_ended_without_a_record_of_that_is_never_allowed(journal: Jou
     journal.event("stopped")
     journal.seal()
     assert check("--allow-gaps").code == 1
+
+
+def test_an_archive_that_lacks_the_journal_is_never_allowed(journal: Journal, tmp_path: Path) -> None:
+    whole_run(journal)
+    journal.seal()
+    make_identity(journal.root)
+    (tmp_path / "archive").mkdir()
+    against = ["--against", (tmp_path / "archive").as_uri()]
+    assert verify.main([str(journal.root), "--allow-gaps"]) == 0
+    assert verify.main([str(journal.root), "--allow-gaps", *against]) == 1
 
 
 def test_damage_is_never_allowed(journal: Journal, check: Any) -> None:
