@@ -27,7 +27,7 @@ from ssmd.book import Suspect
 from ssmd.children import Child, ChildSpec
 from ssmd.environment import Environment, describe
 from ssmd.errors import EXIT_FAILED, EXIT_OK, ExchangeError, SsmdError, StorageError
-from ssmd.exchange import Client, find_exchange
+from ssmd.exchange import Client, ClientState, find_exchange
 from ssmd.health import Check, HealthServer, run_checks
 from ssmd.helpers import Reports, helpers_of
 from ssmd.metrics import Reading, exposition
@@ -104,25 +104,22 @@ class Connector:
     # ---- life ----------------------------------------------------------------------------------------------
 
     def run(self, duration_s: float | None = None) -> int:
-        """Records until `stop` or for `duration_s`; returns 0, or raises what ended it."""
+        """Records until `stop`, or for `duration_s` once the ring is open; returns 0, or raises what ended it."""
         # Whatever the user has to mend is found before anything is made: secrets, certificates, the port, the folder.
         self._exchange = find_exchange(self._environment.feed)(self._environment, self, self._secret, self._simulator)
         health = self._open_health()
-        timer = gevent.spawn_later(duration_s, self.stop) if duration_s is not None else None
         try:
             self._start_simulator()
             if not self._stop.is_set():
-                self._record()
+                self._record(duration_s)
         finally:
-            if timer is not None:
-                timer.kill()
             self._end_children()
             health.stop()
         if self._failure is not None:
             raise self._failure
         return EXIT_OK if self.drained or not self.opened else EXIT_FAILED
 
-    def _record(self) -> None:
+    def _record(self, duration_s: float | None) -> None:
         store = self._store = Store(self._environment)
         self.opened = True
         folder = str(self._environment.storage.path)
@@ -132,7 +129,7 @@ class Connector:
             self._parts.append(self._spawn("watch", self._watch_forever))
             # A full ring and an exchange that does not answer hold the start up, and must not hold an end up.
             self._parts.append(self._spawn("start", self._start))
-            self._stop.wait()
+            self._stop.wait(duration_s)
         finally:
             self._shut_down(store)
 
@@ -576,6 +573,7 @@ class Connector:
             reconnects=sum(max(state.opens - 1, 0) for state in states),
             live=sum(state.phase == "live" for state in states),
             clients=len(states),
+            recording_s=recording_s(states, self.now_ns()),
             starting=not states,
             unparsed=by_kind.get("unparsed", 0),
             by_kind=by_kind,
@@ -600,6 +598,16 @@ class Connector:
             "ssmd_child_restarts": {child.spec.name: float(child.restarts) for child in self._children},
         }
         return readings | self._reports.cursors() | self._reports.counters() | (store.readings() if store else {})
+
+
+def recording_s(states: Sequence[ClientState], now_ns: int) -> float:
+    """From the opening of the first socket to the end of the last one, or until now."""
+    opened = [state.first_opened_ns for state in states if state.opens]
+    if not opened:
+        return 0.0
+    open_now = any(state.opens > state.closes for state in states)
+    end_ns = now_ns if open_now else max(state.closed_ns for state in states)
+    return max(end_ns - min(opened), 0) / 1e9
 
 
 def settle_memory() -> None:

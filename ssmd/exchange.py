@@ -30,6 +30,8 @@ class ClientState:
     detail: str = ""
     connection: int = 0
     opened_ns: int = 0
+    first_opened_ns: int = 0
+    closed_ns: int = 0
     last_recv_ns: int = 0
     frames: int = 0
     opens: int = 0

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from ssmd.helpers import Standing
 
+TOLD_BEYOND_S = 1.0  # a run that took so much longer than it recorded says both
 BEHIND_AFTER_S = 5.0  # a lag shorter than this is not worth a place in the live line
 
 
@@ -32,6 +33,7 @@ class Snapshot:
     unparsed: int
     by_kind: Mapping[str, int] = field(default_factory=dict)
     trouble: str = ""
+    recording_s: float = 0.0  # from the first socket's opening to the last one's end
     starting: bool = False  # no client was made yet
     last_number: int = 0  # of the last record in a file
     helpers: tuple[Standing, ...] = ()
@@ -102,9 +104,13 @@ def summary(end: Snapshot, *, folder: str, command: str, sealed: bool) -> str:
         f"{count:,} {kind}" for kind, count in sorted(end.by_kind.items(), key=lambda item: -item[1]) if count
     )
     state = "sealed" if sealed else "NOT sealed: the next run goes on with it"
-    rate = end.frames / end.elapsed_s if end.elapsed_s > 0 else 0.0
+    recording_s = end.recording_s or end.elapsed_s
+    rate = end.frames / recording_s if recording_s > 0 else 0.0
+    took = human_duration(recording_s)
+    if end.elapsed_s - recording_s > TOLD_BEYOND_S:
+        took += f" of a run of {human_duration(end.elapsed_s)}"
     lines = [
-        f"Captured {end.frames:,} messages in {human_duration(end.elapsed_s)} ({rate:,.0f} a second).",
+        f"Captured {end.frames:,} messages in {took} ({rate:,.0f} a second).",
         f"  records     {end.records:,}: {kinds or 'none'}",
         f"  on disk     {human_bytes(end.written_bytes)} in {folder}, {state}",
         f"  gaps        {end.gaps}" + ("" if end.gaps else " (nothing is known to be missing)"),

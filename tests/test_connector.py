@@ -12,7 +12,8 @@ from structlog.testing import capture_logs
 
 from ssmd import host
 from ssmd.children import ChildSpec
-from ssmd.connector import ALARM_AFTER_LOOKS, Connector
+from ssmd.connector import ALARM_AFTER_LOOKS, Connector, recording_s
+from ssmd.exchange import ClientState
 
 
 @pytest.fixture
@@ -49,6 +50,17 @@ def test_a_start_that_takes_longer_than_a_socket_may_be_silent_is_an_alarm(
 def test_an_exchange_that_cannot_be_asked_for_its_markets_is_an_alarm_at_once(connector: Connector) -> None:
     connector._unreached = "the markets could not be looked up: no answer"
     assert alarms(connector) == {"connections"}
+
+
+def test_recording_lasts_from_the_first_socket_to_the_end_of_the_last() -> None:
+    s = 1_000_000_000
+    first = ClientState("a", first_opened_ns=10 * s, opened_ns=15 * s, closed_ns=20 * s, opens=2, closes=2)
+    second = ClientState("b", first_opened_ns=12 * s, opened_ns=12 * s, closed_ns=22 * s, opens=1, closes=1)
+    never = ClientState("c")
+    assert recording_s([never], 40 * s) == 0
+    assert recording_s([first, second, never], 40 * s) == 12
+    second.closes, second.closed_ns = 0, 0
+    assert recording_s([first, second, never], 40 * s) == 30
 
 
 class Stubborn:

@@ -73,6 +73,14 @@ def test_the_summary_names_what_was_captured_and_how_to_prove_it() -> None:
     assert text.endswith("Prove it: .venv/bin/ssmd verify 'my data'")
 
 
+def test_the_rate_of_the_summary_is_that_of_the_time_in_which_sockets_were_open() -> None:
+    late = replace(QUIET, elapsed_s=33.4, recording_s=20.0)
+    text = summary(late, folder="data", command="ssmd", sealed=True)
+    assert "Captured 1,000 messages in 20.0s of a run of 33.4s (50 a second)." in text
+    soon = summary(replace(QUIET, recording_s=9.5), folder="data", command="ssmd", sealed=True)
+    assert "Captured 1,000 messages in 9.5s (105 a second)." in soon
+
+
 def test_the_summary_says_what_is_not_in_a_file_yet() -> None:
     text = summary(replace(QUIET, lag_records=7), folder="data", command="ssmd", sealed=False)
     assert "NOT sealed" in text

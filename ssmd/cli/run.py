@@ -42,7 +42,9 @@ CHECK_LIMIT_S = 10.0  # the check of the middleware ends by itself in less
 def parser() -> argparse.ArgumentParser:
     made = options.parser("run", "Record a feed until stopped (SIGTERM, ^C) or for --duration.")
     options.add_environment(made)
-    made.add_argument("--duration", type=_seconds, metavar="SECONDS", help="stop by itself after so long")
+    made.add_argument(
+        "--duration", type=_seconds, metavar="SECONDS", help="stop by itself so long after ring and files were opened"
+    )
     return made
 
 

@@ -195,6 +195,7 @@ class Client:
         self._refusal_backoff.reset()
         state.opens += 1
         state.opened_ns, state.frames, state.phase, state.detail = opened_ns, 0, "subscribing", ""
+        state.first_opened_ns = state.first_opened_ns or opened_ns
         self._loss = None
         self._socket = socket
         socket.sock.settimeout(None)  # the sender waits as long as it takes; the session judges silence
@@ -445,6 +446,7 @@ class Client:
     def _note_loss(self, wire: WireConnection, connection: int, opened_ns: int, loss: _Loss) -> None:
         state, now_ns = self.state, self._recorder.now_ns()
         state.closes += 1
+        state.closed_ns = now_ns
         state.frames, state.last_recv_ns = wire.frames, wire.last_recv_ns
         stopping = self._stop.is_set()
         self._recorder.record(

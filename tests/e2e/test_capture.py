@@ -40,6 +40,8 @@ def test_the_default_environment_records_at_once_and_can_prove_it(tmp_path: Path
     kinds = Counter(line.kind for line in lines)
     assert kinds["book"] > 500 and kinds["trade"] > 50 and kinds["ticker"] > 5 and kinds["status"] > 0
     assert len({line.body.get("market") for line in lines if line.kind == "book"}) >= 5
+    (started,), (stopped,) = events(lines, "started"), events(lines, "stopped")
+    assert stopped.recv_ns - started.recv_ns > 3.7e9, "the start of the simulator is no part of the duration"
     assert_numbers_have_no_hole(lines)
     assert_journal_is_ledger(lines, read_ledger(ledger), at_least=1000)
 
