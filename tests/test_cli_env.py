@@ -262,6 +262,28 @@ def test_env_check_ready_fails_where_a_required_secret_is_not_set() -> None:
     assert ssmd("env", "check", "kalshi-dev", "--ready", KALSHI_API_KEY="a", KALSHI_PRIVATE_KEY="b").returncode == 0
 
 
+def test_env_check_connect_says_of_each_part_how_it_is(tmp_path: Path) -> None:
+    """Nobody listens on port 1; the journal's folder need not be there yet."""
+    changes = ["--data", str(tmp_path), "--set", "cache={type: redis, url: 'redis://127.0.0.1:1'}"]
+    told = ssmd("env", "check", "kalshi-local", "--connect", *changes)
+    assert told.returncode == 1
+    assert f"journal: ok: {tmp_path}/kalshi\n" in told.stdout
+    assert "cache: not reachable: " in told.stderr and "127.0.0.1:1" in told.stderr
+    assert ssmd("env", "check", "kalshi-local", "--ready", *changes).returncode == 0, "asks nobody"
+
+
+def test_env_check_connect_is_well_where_there_is_nobody_to_ask(tmp_path: Path) -> None:
+    told = ssmd("env", "check", "kalshi-local", "--connect", "--data", str(tmp_path))
+    assert (told.returncode, told.stderr) == (0, "")
+
+
+def test_env_check_connect_fails_where_a_part_refuses_us(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    told = ssmd("env", "check", "kalshi-local", "--connect", "--set", f"storage.archive={tmp_path}/file")
+    assert told.returncode == 2
+    assert "storage: refused: " in told.stderr
+
+
 ASKED_IN_VAIN = [
     ("storage.type=memory", "storage.type: memory"),
     ("journal.type=memory", "journal.type: memory"),

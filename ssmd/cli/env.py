@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 from collections.abc import Sequence
 
@@ -23,6 +24,11 @@ def main(arguments: Sequence[str]) -> int:
     made.add_argument("action", choices=["check", "list"])
     made.add_argument("environment", nargs="?", metavar="ENV", help="name of an environment, or path of its file")
     made.add_argument("--ready", action="store_true", help="check: exit 2 also if a secret is not set or not readable")
+    made.add_argument(
+        "--connect",
+        action="store_true",
+        help="check: ask bus, object store, cache and journal; exit 1 if one is not reachable, 2 if one refuses us",
+    )
     options.add_changes(made)
     chosen = made.parse_args(list(arguments))
     if chosen.action == "list":
@@ -63,4 +69,10 @@ def _check(chosen: argparse.Namespace) -> int:
     sys.stdout.flush()
     if refusals:
         sys.stderr.write("".join(f"ssmd run will refuse to start, {refusal}\n" for refusal in refusals))
-    return EXIT_USAGE if refusals and chosen.ready else EXIT_OK
+    code = _connect(chosen) if chosen.connect else EXIT_OK
+    return EXIT_USAGE if refusals and chosen.ready else code
+
+
+def _connect(chosen: argparse.Namespace) -> int:
+    """What `ssmd run` asks before it begins, in a process of its own: a part that hangs ends with it."""
+    return subprocess.call([sys.executable, "-m", "ssmd.middleware", *options.as_arguments(chosen), "--check"])

@@ -65,9 +65,10 @@ class Finding:
 
     def __str__(self) -> str:
         if self.error is None:
-            return f"{self.section}: {self.place}: ready"
+            return f"{self.section}: ok: {self.place}"
         told = str(self.error) if isinstance(self.error, SsmdError) else f"{type(self.error).__name__}: {self.error}"
-        return f"{self.section}: {told}"
+        word = {EXIT_INCOMPLETE: "not reachable", EXIT_USAGE: "refused"}.get(self.exit_code, "failed")
+        return f"{self.section}: {word}: {told}"
 
 
 def parts(environment: Environment, factory: MiddlewareFactory) -> list[tuple[str, str, Callable[[], None]]]:
