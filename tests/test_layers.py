@@ -42,6 +42,7 @@ LAYERS: dict[int, tuple[str, ...]] = {
     2: (
         "ssmd.native",
         "ssmd.latency",
+        "ssmd.helperlog",
         "ssmd.host",
         "ssmd.schedule",
         "ssmd.journal",

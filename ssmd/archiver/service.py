@@ -9,13 +9,10 @@ Signals are blocked and asked for, so that no step is cut short before its time.
 from __future__ import annotations
 
 import fcntl
-import json
 import signal
-import sys
 import threading
 import time
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
@@ -24,6 +21,7 @@ from ssmd.archiver.outbox import Outbox, sentence
 from ssmd.archiver.retention import Rule
 from ssmd.archiver.upload import Target
 from ssmd.errors import DamageError, SsmdError
+from ssmd.helperlog import sayer, tell
 from ssmd.journal import manifest
 from ssmd.journal.identity import make_identity
 from ssmd.journal.listing import Listing
@@ -35,6 +33,8 @@ LOOK_EVERY_S = 1.0
 LOCK = "archiver.lock"
 LAST_LOOK_S = 1.5  # of the two seconds that a stop may take
 ENDING = frozenset({signal.SIGTERM, signal.SIGINT})
+
+say = sayer("archiver")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class Service:
         worker.start()
         while signal.sigtimedwait(ENDING, LOOK_EVERY_S) is None:
             if reports:
-                put_line(self.report().line())
+                tell(self.report().line())
             if not worker.is_alive():
                 raise died[0]
         deadline = time.monotonic() + LAST_LOOK_S
@@ -100,7 +100,7 @@ class Service:
         self._last_manifests.set()
         worker.join(max(deadline + 0.2 - time.monotonic(), 0.0))
         if reports:
-            put_line(self.report().line())
+            tell(self.report().line())
 
     def report(self) -> Report:
         standing, outbox = self._standing, self._outbox
@@ -258,16 +258,3 @@ class Service:
             known = int(held.get("last_number") or 0), int(held.get("last_recv_ns") or 0)
             self._facts[segment.stem] = known
         return known
-
-
-def say(event: str, *, level: str = "info", **fields: object) -> None:
-    """One JSON line for the log."""
-    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    line = {"part": "archiver", **fields, "event": event, "level": level, "timestamp": now}
-    put_line(json.dumps(line))
-
-
-def put_line(line: str) -> None:
-    """One line by one write: two threads write here."""
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()

@@ -10,17 +10,16 @@ Exit codes: 0 stopped as asked · 2 usage, or the cache refuses us.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import sys
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 from ssmd import host
 from ssmd.cli import options as flags
 from ssmd.errors import EXIT_OK, LimitError, MiddlewareError, SsmdError, UnavailableError, UsageError
+from ssmd.helperlog import sayer, tell
 from ssmd.journal.follow import Follower
 from ssmd.journal.identity import known_identity
 from ssmd.journal.paths import feed_root
@@ -81,14 +80,10 @@ class Loop:
 
 
 def say_report(service: Service) -> None:
-    print(service.report().line(), file=sys.stderr, flush=True)
+    tell(service.report().line())
 
 
-def say(event: str, *, level: str = "info", **fields: object) -> None:
-    """One JSON line for the log."""
-    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    line = {"part": "lastvalues", **fields, "event": event, "level": level, "timestamp": now}
-    print(json.dumps(line), file=sys.stderr, flush=True)
+say = sayer("lastvalues")
 
 
 def make_service(given: argparse.Namespace) -> tuple[Service, Cache]:

@@ -11,21 +11,19 @@ Exit codes: 0 stopped as asked (--once: all is published) · 1 records were gone
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
 import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from ssmd import host, publisher
 from ssmd.cli import options as flags
 from ssmd.environment import Environment
 from ssmd.errors import EXIT_INCOMPLETE, EXIT_OK, EXIT_USAGE, MiddlewareError, SsmdError, UsageError
+from ssmd.helperlog import sayer, tell
 from ssmd.journal.identity import known_identity
 from ssmd.journal.paths import feed_root
 from ssmd.middleware.factory import MiddlewareFactory
@@ -50,17 +48,7 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def say(event: str, *, level: str = "info", **fields: object) -> None:
-    """One JSON line for the log."""
-    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    told = {name: value for name, value in fields.items() if value is not None}
-    tell(json.dumps({"part": "publisher", **told, "event": event, "level": level, "timestamp": now}))
-
-
-def tell(line: str) -> None:
-    """To whoever started us; a pipe that nobody reads any more is no reason to miss the signal that comes with it."""
-    with contextlib.suppress(OSError, ValueError):
-        print(line, file=sys.stderr, flush=True)
+say = sayer("publisher")
 
 
 class Watch:
