@@ -7,7 +7,7 @@ import io
 import pytest
 import structlog
 
-from ssmd.cli.run import CLEAR, Screen, configure_log, parser
+from ssmd.cli.run import CLEAR, Screen, configure_log, listed, parser
 
 
 def shown(raw: str) -> list[str]:
@@ -37,6 +37,14 @@ def test_a_log_line_stays_above_the_live_line() -> None:
     assert "the disk is full" in rows[0]
     assert "  " not in rows[0], "columns, for which no terminal is wide enough"
     assert rows[1:] == ["live 2"]
+
+
+def test_several_parts_that_refuse_us_are_a_list_below_one_heading() -> None:
+    said = "storage: refused: no\n  check keys.s3\ncache: refused: no"
+    assert listed("environment e", said) == (
+        "environment e: 2 errors\n  storage: refused: no\n    check keys.s3\n  cache: refused: no"
+    )
+    assert listed("environment e", "cache: refused: no\n  check it") == "cache: refused: no\n  check it"
 
 
 def test_a_duration_that_is_none_is_refused_in_words(capsys: pytest.CaptureFixture[str]) -> None:

@@ -105,10 +105,17 @@ def check_middleware(environment: Environment, arguments: Sequence[str], *, stop
         asked.kill()
     said = asked.communicate()[1].strip()
     if asked.returncode == EXIT_USAGE:
-        raise UsageError(said.removeprefix("ssmd.middleware: "))
+        raise UsageError(listed(f"environment {environment.name}", said.removeprefix("ssmd.middleware: ")))
     if asked.returncode != EXIT_OK and not stopped():
         reason = said if asked.returncode == EXIT_INCOMPLETE else f"the check ended with {asked.returncode}: {said}"
         structlog.get_logger().warning("the middleware is not there yet; recording begins without it", reason=reason)
+
+
+def listed(heading: str, said: str) -> str:
+    """Several findings below one heading, as the errors of a file; one as it is. Rows that go on are indented."""
+    rows = said.splitlines()
+    count = sum(not row.startswith(" ") for row in rows)
+    return said if count < 2 else "\n  ".join([f"{heading}: {count} errors", *rows])
 
 
 def command() -> str:
