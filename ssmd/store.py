@@ -31,6 +31,7 @@ from ssmd.environment import Environment
 from ssmd.errors import DamageError, SsmdError, StorageError, UsageError
 from ssmd.journal.files import replace_file
 from ssmd.journal.identity import IDENTITY, known_identity, make_identity
+from ssmd.journal.recorder import RING_NOTE
 from ssmd.journal.recover import Cut, Recovery, recover
 from ssmd.journal.salvage import salvage
 from ssmd.metrics import Reading
@@ -46,7 +47,6 @@ T = TypeVar("T")
 
 LEFTOVER_FLUSHER_S = 6.0  # a flusher that was asked to end has 5
 LOSS_ALARM_NS = 60_000_000_000  # so long health tells of a loss
-RING_NOTE = ".ring"  # in the journal's folder: the path of the ring that was last used with it
 
 
 def flusher_options(environment: Environment, *, forget_segment: bool = False) -> FlusherOptions:

@@ -27,6 +27,7 @@ from ssmd.journal.identity import identity, known_identity
 from ssmd.journal.paths import Segment, State
 from ssmd.journal.pieces import Found, records_in
 from ssmd.journal.reader import Reader
+from ssmd.journal.recorder import recorder_of
 
 S = TypeVar("S")
 
@@ -49,6 +50,11 @@ class GivenJournal:
     def live(self) -> bool:
         """It is being written, or was when its recorder died: what is not everywhere yet may still come."""
         return any(segment.state == State.OPEN for segment in self.segments)
+
+    @property
+    def recorded(self) -> bool:
+        """A recorder of this machine has it now: that copies are behind is as it should be."""
+        return self.live and recorder_of(self.root) != 0
 
     @property
     def first(self) -> int:
@@ -85,11 +91,12 @@ class Comparison:
 
     journal: GivenJournal
     outcomes: Sequence[Outcome]
+    recorded: bool  # was being recorded when it was compared
 
     @property
     def complete(self) -> bool:
         """All is there, but what may be on its way while the journal is being written."""
-        return all(outcome.equal and (self.journal.live or not outcome.behind) for outcome in self.outcomes)
+        return all(outcome.equal and (self.recorded or not outcome.behind) for outcome in self.outcomes)
 
     @property
     def behind(self) -> int:
@@ -111,8 +118,9 @@ def compare_all(segments: Iterable[Segment], urls: Sequence[str]) -> list[Compar
     for journal in journals_of(segments):
         with ExitStack() as opened:
             sources = [place.open(journal, opened) for place in places]
+            recorded = journal.recorded  # before: a recorder that ends meanwhile has its helpers finish
             outcomes = compare(journal.records, sources, first=journal.first, live=journal.live)
-            comparisons.append(Comparison(journal, outcomes))
+            comparisons.append(Comparison(journal, outcomes, recorded))
     return comparisons
 
 
@@ -255,7 +263,7 @@ def lines(comparison: Comparison) -> Iterator[str]:
             yield f"  {kind}: {numbers}{' and more' if _named(ranges) < getattr(outcome, kind) else ''}"
         for fault in outcome.faults:
             yield f"  {fault}"
-        if outcome.behind and not comparison.journal.live:
+        if outcome.behind and not comparison.recorded:
             yield "  nobody records here now: let them finish, python -m ssmd.publisher -e ENV --once, or ssmd.archiver"
 
 

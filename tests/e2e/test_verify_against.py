@@ -25,6 +25,8 @@ from recording import ROOT
 from servers import NatsServer
 
 from ssmd.journal.identity import identity, make_identity
+from ssmd.journal.recorder import RING_NOTE
+from ssmd.native.ring import Ring, Role
 
 TRADES = 400  # in each of three segments
 
@@ -240,18 +242,33 @@ def test_what_is_not_published_yet_is_behind(tmp_path: Path, server: NatsServer)
     assert "let them finish" in told
 
 
-def test_while_a_journal_is_recorded_being_behind_is_no_fault(tmp_path: Path, server: NatsServer) -> None:
-    copies = Copies(tmp_path, server, "LIVE").spread()
+def with_an_open_segment(copies: Copies) -> Copies:
+    """The journal goes on by one record that no copy has yet."""
     copies.journal.trade(ALL + 1)
     copies.journal.checkpoint()
     copies.journal.write(".capnp.open")
-    code, found = copies.compare()
-    assert code == 0
-    assert {target["behind"] for target in found.values()} == {1}
-    told = python("-m", "ssmd", "verify", str(copies.data), "--against", copies.url).stdout
+    return copies
+
+
+def test_while_a_journal_is_recorded_being_behind_is_no_fault(tmp_path: Path, server: NatsServer) -> None:
+    copies = with_an_open_segment(Copies(tmp_path, server, "LIVE").spread())
+    ring = tmp_path / "a.ring"
+    (copies.root / RING_NOTE).write_text(f"{ring}\n")
+    with Ring.open(ring, role=Role.PRODUCER):  # this process is its recorder
+        code, found = copies.compare()
+        assert code == 0
+        assert {target["behind"] for target in found.values()} == {1}
+        told = python("-m", "ssmd", "verify", str(copies.data), "--against", copies.url).stdout
     assert "the same as far as published and uploaded: journal " in told
     assert told.endswith("; 1 record is not there yet\n")
     assert "the same everywhere" not in told
+
+
+def test_an_open_segment_that_a_dead_recorder_left_excuses_nobody(tmp_path: Path, server: NatsServer) -> None:
+    copies = with_an_open_segment(Copies(tmp_path, server, "DEAD").spread())
+    code, found = copies.compare()
+    assert code == 1
+    assert {target["behind"] for target in found.values()} == {1}
 
 
 def test_shards_on_one_stream_and_in_one_archive_are_compared_each_by_itself(
