@@ -31,7 +31,7 @@ from ssmd.book import Suspect
 from ssmd.environment import Environment
 from ssmd.errors import ExchangeError, RefusedError, SsmdError
 from ssmd.exchange import ClientState, Recorder
-from ssmd.kalshi import planner, protocol
+from ssmd.kalshi import actions, planner, protocol
 from ssmd.kalshi.handshake import Endpoints, connect
 from ssmd.kalshi.reading import Reader
 from ssmd.wire import Event, EventKind, FeedStatus, WireConnection
@@ -86,7 +86,7 @@ def session_settings(environment: Environment) -> protocol.Settings:
     )
 
 
-def _receive(session: protocol.Session, *, event: Event, now_ns: int) -> Sequence[protocol.Action]:
+def _receive(session: protocol.Session, *, event: Event, now_ns: int) -> Sequence[actions.Action]:
     return session.receive(event, now_ns)
 
 
@@ -305,7 +305,7 @@ class Client:
 
     # ---- what the session asks for -------------------------------------------------------------
 
-    def _perform(self, asked: Callable[[protocol.Session], Iterable[protocol.Action]]) -> None:
+    def _perform(self, asked: Callable[[protocol.Session], Iterable[actions.Action]]) -> None:
         """Calls the session and carries out what it answers, in order, before anybody else may call it."""
         with self._in_order:
             session = self._session
@@ -317,22 +317,22 @@ class Client:
             if session.live and self.state.phase == "subscribing":
                 self._became_live()
 
-    def _carry_out(self, session: protocol.Session, action: protocol.Action) -> Sequence[protocol.Action]:
+    def _carry_out(self, session: protocol.Session, action: actions.Action) -> Sequence[actions.Action]:
         """One action; returns what follows from it."""
         match action:
-            case protocol.SendText(data):
+            case actions.SendText(data):
                 self._outbox.put((data, websocket.ABNF.OPCODE_TEXT))
-            case protocol.SendPong(payload):
+            case actions.SendPong(payload):
                 self._answer_ping(payload)
-            case protocol.SendPing(payload):
+            case actions.SendPing(payload):
                 self._outbox.put((payload, websocket.ABNF.OPCODE_PING))
-            case protocol.RecordGap():
+            case actions.RecordGap():
                 return session.recorded(action.token, self._record_gap(action))
-            case protocol.RecordEvent():
+            case actions.RecordEvent():
                 self._record_event(action)
-            case protocol.Warn(key, message):
+            case actions.Warn(key, message):
                 self._warn(key, message)
-            case protocol.Close(code, reason, stalled):
+            case actions.Close(code, reason, stalled):
                 self.state.stalls += stalled
                 cause = records.GapCause.STALL if stalled else records.GapCause.DISCONNECT
                 self._end_socket(_Loss(reason, code, cause))
@@ -356,7 +356,7 @@ class Client:
                 self._end_socket(_Loss(f"sending failed: {error}"))
                 return
 
-    def _record_gap(self, action: protocol.RecordGap) -> int:
+    def _record_gap(self, action: actions.RecordGap) -> int:
         self._recorder.count_gap(action.cause.name.lower())
         return self._recorder.record(
             records.gap(
@@ -373,7 +373,7 @@ class Client:
             )
         )
 
-    def _record_event(self, action: protocol.RecordEvent) -> None:
+    def _record_event(self, action: actions.RecordEvent) -> None:
         if action.what is records.ConnectionWhat.RESYNCED:
             self.state.resyncs += 1
         self._recorder.record(
@@ -398,7 +398,7 @@ class Client:
         gaps, self._open_gaps = self._open_gaps, []
         for number in gaps:
             self._record_event(
-                protocol.RecordEvent(what=records.ConnectionWhat.RESYNCED, gap_number=number, reason="reconnected")
+                actions.RecordEvent(what=records.ConnectionWhat.RESYNCED, gap_number=number, reason="reconnected")
             )
         self._recorder.became_live()
 

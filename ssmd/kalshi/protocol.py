@@ -12,7 +12,7 @@ Each channel is moved from what it holds to what the plan wants, one command at 
 doubt what is held now. Where that is not so simple (a sequence gap, a dead sid, a refusal) the channel is marked and
 the same rule goes on from there. Data frames do not come here; they may arrive at any time.
 
-Per channel there is one state, and `TRANSITIONS` is all that moves it:
+Per channel there is one state, and `channel.TRANSITIONS` is all that moves it:
 
              SEND_SUBSCRIBE                    SEND_UPDATE
      ABSENT ---------------> SUBSCRIBING      ------------> UPDATING   (add_markets, delete_markets)
@@ -34,15 +34,17 @@ Facts: the protocol sheet, sections 1.5, 2 and 4.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Final, TypeAlias
+from typing import Final
 
 from ssmd.book import Suspect
 from ssmd.kalshi import messages
+from ssmd.kalshi.actions import Action, Close, RecordEvent, RecordGap, SendPing, SendPong, SendText, Warn
+from ssmd.kalshi.channel import IDLE, SENT_AS, TRANSITIONS, Channel, Command, CommandKind, Gap, Input, State, tickers_of
 from ssmd.kalshi.messages import CHANNELS, Reaction, error_code
-from ssmd.kalshi.planner import ALL, COMMAND_BATCH, All, ConnectionPlan, Held, Markets, Step, StepKind, after, next_step
+from ssmd.kalshi.planner import ALL, COMMAND_BATCH, All, ConnectionPlan, Step, StepKind, after, next_step
 from ssmd.records import ConnectionWhat, GapCause
 from ssmd.wire import Event, EventKind
 
@@ -57,145 +59,7 @@ class SessionError(RuntimeError):
     """The caller broke the rules of this module: a fault of ours."""
 
 
-# ---- actions ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class SendText:
-    """Send a text frame."""
-
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class SendPing:
-    payload: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class SendPong:
-    payload: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Close:
-    """Send a close frame and end the socket; the session does nothing more. `stalled`: nothing came for too long."""
-
-    code: int
-    reason: str
-    stalled: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class RecordGap:
-    """Write a Gap record, then tell its number: `recorded(token, number)`. Times are as given to the session."""
-
-    token: int
-    cause: GapCause
-    detail: str
-    sid: int = 0
-    from_seq: int = 0
-    to_seq: int = 0
-    from_ns: int = 0
-    to_ns: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class RecordEvent:
-    """Write a ConnectionEvent record: SUBSCRIBED or RESYNCED. `markets` 0 = all of the channel."""
-
-    what: ConnectionWhat
-    sid: int = 0
-    channel: str = ""
-    markets: int = 0
-    gap_number: int = 0
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Warn:
-    """Something that a person should know. Equal keys are the same trouble: say it once."""
-
-    key: str
-    message: str
-
-
-Action: TypeAlias = SendText | SendPing | SendPong | Close | RecordGap | RecordEvent | Warn
-
-
-# ---- the table -------------------------------------------------------------------------------------------------------
-
-
-class State(Enum):
-    """Of one channel."""
-
-    ABSENT = auto()  # no sid and no command: not wanted, refused, or waiting to try again
-    SUBSCRIBING = auto()  # subscribe was sent
-    LIVE = auto()  # a sid, no command
-    UPDATING = auto()  # add_markets or delete_markets was sent
-    RESYNCING = auto()  # get_snapshot was sent
-    LEAVING = auto()  # unsubscribe was sent
-
-
-class Input(Enum):
-    """What moves a channel: what we send, what they answer, what we find out."""
-
-    SEND_SUBSCRIBE = auto()
-    SEND_UPDATE = auto()
-    SEND_RESYNC = auto()
-    SEND_LEAVE = auto()
-    SUBSCRIBED = auto()
-    OK = auto()
-    UNSUBSCRIBED = auto()
-    SNAPSHOT = auto()  # one that we asked for, not the last
-    SNAPSHOTS_DONE = auto()  # the last that we asked for
-    FAILED = auto()  # the command was answered by an error, or (get_snapshot) not at all
-    RESTART = auto()  # a gap made the running resync worthless
-    DEAD = auto()  # the sid sends nothing any more
-    FOUND = auto()  # the exchange says that it holds a subscription that we did not know of
-
-
-TRANSITIONS: Final[Mapping[State, Mapping[Input, State]]] = {
-    State.ABSENT: {
-        Input.SEND_SUBSCRIBE: State.SUBSCRIBING,
-        Input.FOUND: State.LIVE,
-    },
-    State.SUBSCRIBING: {
-        Input.SUBSCRIBED: State.LIVE,
-        Input.OK: State.LIVE,  # merged into a subscription that was there
-        Input.FAILED: State.ABSENT,
-        Input.DEAD: State.ABSENT,
-    },
-    State.LIVE: {
-        Input.SEND_UPDATE: State.UPDATING,
-        Input.SEND_RESYNC: State.RESYNCING,
-        Input.SEND_LEAVE: State.LEAVING,
-        Input.DEAD: State.ABSENT,
-    },
-    State.UPDATING: {
-        Input.OK: State.LIVE,
-        Input.FAILED: State.LIVE,
-        Input.DEAD: State.ABSENT,
-    },
-    State.RESYNCING: {
-        Input.OK: State.RESYNCING,  # tolerated: get_snapshot is answered by snapshots alone
-        Input.SNAPSHOT: State.RESYNCING,
-        Input.SNAPSHOTS_DONE: State.LIVE,
-        Input.FAILED: State.LIVE,
-        Input.RESTART: State.LIVE,
-        Input.DEAD: State.ABSENT,
-    },
-    State.LEAVING: {
-        Input.UNSUBSCRIBED: State.ABSENT,
-        Input.DEAD: State.ABSENT,
-    },
-}
-
-
-_IDLE: Final = (State.ABSENT, State.LIVE)  # no command is on its way: the channel may send one
-
-
-# ---- settings and what is remembered ---------------------------------------------------------------------------------
+# ---- settings and what is shown --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,90 +91,6 @@ class ChannelView:
     refused: int
     suspect: int
     open_gaps: int
-
-
-@dataclass(slots=True)
-class _Gap:
-    """A Gap record that will be resolved; `number` 0 = the client has not told it yet."""
-
-    number: int = 0
-    resolved: RecordEvent | None = None
-
-
-@dataclass(slots=True, eq=False)
-class _Channel:
-    name: str
-    want: Held = None
-    state: State = State.ABSENT
-    sid: int = 0
-    held: Held = None
-    settled: bool = False  # nothing is left to ask for
-    told: bool = True  # what is held now stands in a SUBSCRIBED record
-    batch: int = COMMAND_BATCH
-    wake_ns: int = 0  # not before; 0 = at once
-    failures: int = 0
-    restarts: int = 0
-    calm_since_ns: int = 0  # 0 = in trouble
-    refused: set[str] = field(default_factory=set)
-    refused_whole: bool = False
-    doubtful: set[str] = field(default_factory=set)  # confirmed, but missing in the list of the reply
-    kept: set[str] = field(default_factory=set)  # not wanted, but the exchange does not delete them
-    suspects: dict[str, None] = field(default_factory=dict)  # books that need a snapshot, in order
-    fresh: dict[str, int] = field(default_factory=dict)  # number of the record with the last snapshot asked for
-    suspect_all: bool = False  # every book that is held when the next resync starts
-    resync_failures: int = 0
-    leave: bool = False  # unsubscribe although wanted: what is held is beyond repair
-    lists_acks: bool = True  # replies name the markets of the subscription
-    gaps: list[_Gap] = field(default_factory=list)  # resolved as soon as the channel is whole
-
-    @property
-    def book(self) -> bool:
-        return CHANNELS[self.name].book if self.name in CHANNELS else False
-
-    @property
-    def clean(self) -> bool:
-        return not self.suspects and not self.suspect_all and not self.leave
-
-    @property
-    def markets(self) -> int:
-        return len(_named(self.held))
-
-    def wanted(self) -> Held:
-        """What the plan wants, without what was refused and with what cannot be got rid of."""
-        if self.refused_whole or self.want is None:
-            return None
-        if isinstance(self.want, All):
-            return ALL
-        return (self.want - self.refused) | self.kept if self.refused or self.kept else self.want
-
-
-class _Kind(Enum):
-    SUBSCRIBE = "subscribe"
-    UPDATE = "update_subscription"
-    RESYNC = "get_snapshot"
-    LEAVE = "unsubscribe"
-
-
-_SENT_AS: Final = {
-    _Kind.SUBSCRIBE: Input.SEND_SUBSCRIBE,
-    _Kind.UPDATE: Input.SEND_UPDATE,
-    _Kind.RESYNC: Input.SEND_RESYNC,
-    _Kind.LEAVE: Input.SEND_LEAVE,
-}
-
-
-@dataclass(slots=True, eq=False)
-class _Command:
-    """One that was sent and not answered yet. `awaiting`: tickers whose snapshot has not come (get_snapshot)."""
-
-    id: int
-    kind: _Kind
-    channel: _Channel
-    text: bytes
-    deadline_ns: int
-    step: Step
-    awaiting: set[str] = field(default_factory=set)
-    attempt: int = 1  # 2: sent twice; 3: sent twice, and one answer was an error
 
 
 @dataclass(slots=True)
@@ -350,15 +130,15 @@ class Session:
         self._received_ns = 0
         self._pinged = False
         self._out: list[Action] = []
-        self._channels: dict[str, _Channel] = {}
-        self._sids: dict[int, _Channel] = {}
-        self._commands: dict[int, _Command] = {}
+        self._channels: dict[str, Channel] = {}
+        self._sids: dict[int, Channel] = {}
+        self._commands: dict[int, Command] = {}
         self._listing: _Listing | None = None
         self._list_due = False
         self._version = 0  # of the sids that we hold
         self._last_id = 0
         self._last_token = 0
-        self._tokens: dict[int, _Gap] = {}
+        self._tokens: dict[int, Gap] = {}
         self._orphans: dict[int, list[Event]] = {}
         self._strangers: set[tuple[int, str]] = set()
         self._set_plan(plan)
@@ -378,7 +158,7 @@ class Session:
                 state=channel.state,
                 sid=channel.sid,
                 markets=None if isinstance(channel.held, All) else channel.markets,
-                wanted=None if isinstance(channel.want, All) else len(_named(channel.want)),
+                wanted=None if isinstance(channel.want, All) else len(tickers_of(channel.want)),
                 refused=len(channel.refused),
                 suspect=channel.markets if channel.suspect_all else len(channel.suspects),
                 open_gaps=len(channel.gaps),
@@ -399,7 +179,7 @@ class Session:
         quiet_ns = self._settings.stall_after_ns if self._pinged else self._ping_after_ns
         deadlines = [self._received_ns + quiet_ns]
         deadlines += [command.deadline_ns for command in self._commands.values()]
-        deadlines += [c.wake_ns for c in self._channels.values() if c.wake_ns and c.state in _IDLE]
+        deadlines += [c.wake_ns for c in self._channels.values() if c.wake_ns and c.state in IDLE]
         if self._listing is not None:
             deadlines.append(self._listing.deadline_ns)
         return min(deadlines)
@@ -493,7 +273,7 @@ class Session:
         channel, market = self._sids.get(found.sid), found.market
         if channel is None or not channel.book:
             self._warn(f"suspect:{market}", f"{found}: on sid {found.sid}, which is no subscription to books")
-        elif market not in _named(channel.held):
+        elif market not in tickers_of(channel.held):
             self._stranger(found)
         elif found.number > channel.fresh.get(market, 0) and market not in channel.suspects and not channel.suspect_all:
             gap = self._gap(GapCause.BOOK_STATE, str(found), sid=found.sid, from_ns=found.recv_ns)
@@ -525,15 +305,15 @@ class Session:
 
     # ---- the plan ---------------------------------------------------------------------------------------------------
 
-    def _set_plan(self, plan: ConnectionPlan) -> list[_Channel]:
+    def _set_plan(self, plan: ConnectionPlan) -> list[Channel]:
         """Takes over what is wanted; returns the channels for which that changed."""
-        changed: list[_Channel] = []
+        changed: list[Channel] = []
         for name, markets in plan.channels.items():
             if name not in CHANNELS:
                 raise SessionError(f"{name!r} is not a channel")
             channel = self._channels.get(name)
             if channel is None:
-                channel = self._channels[name] = _Channel(name, batch=self._settings.command_batch)
+                channel = self._channels[name] = Channel(name, batch=self._settings.command_batch)
             want = ALL if isinstance(markets, All) else frozenset(markets)
             if channel.want != want:
                 channel.want, channel.refused_whole = want, False
@@ -545,12 +325,12 @@ class Session:
         for channel in changed:
             channel.settled = False
             channel.kept.clear()
-            channel.refused &= _named(channel.want)
+            channel.refused &= tickers_of(channel.want)
         return changed
 
-    def _go(self, channel: _Channel) -> None:
+    def _go(self, channel: Channel) -> None:
         """Sends the next command of a channel that waits for nothing, or finds that there is none."""
-        if self._phase is not _Phase.OPEN or channel.state not in _IDLE:
+        if self._phase is not _Phase.OPEN or channel.state not in IDLE:
             return
         if channel.wake_ns > self._now_ns and channel.want is not None:
             return
@@ -558,15 +338,15 @@ class Session:
         step = next_step(channel.held, channel.wanted(), channel.batch)
         if channel.state is State.LIVE:
             if channel.leave or (step is not None and step.kind in (StepKind.UNSUBSCRIBE, StepKind.SUBSCRIBE)):
-                self._send(channel, _Kind.LEAVE, Step(StepKind.UNSUBSCRIBE))
+                self._send(channel, CommandKind.LEAVE, Step(StepKind.UNSUBSCRIBE))
                 return
             if channel.suspect_all:
-                channel.suspects, channel.suspect_all = dict.fromkeys(sorted(_named(channel.held))), False
+                channel.suspects, channel.suspect_all = dict.fromkeys(sorted(tickers_of(channel.held))), False
             if channel.suspects:
                 self._send_resync(channel)
                 return
         if step is not None:
-            self._send(channel, _Kind.SUBSCRIBE if step.kind is StepKind.SUBSCRIBE else _Kind.UPDATE, step)
+            self._send(channel, CommandKind.SUBSCRIBE if step.kind is StepKind.SUBSCRIBE else CommandKind.UPDATE, step)
             return
         channel.settled = True
         if channel.state is State.LIVE:
@@ -576,11 +356,11 @@ class Session:
 
     # ---- sending ----------------------------------------------------------------------------------------------------
 
-    def _send(self, channel: _Channel, kind: _Kind, step: Step) -> _Command:
+    def _send(self, channel: Channel, kind: CommandKind, step: Step) -> Command:
         self._last_id += 1
         channel.settled = False
-        self._move(channel, _SENT_AS[kind])
-        command = _Command(
+        self._move(channel, SENT_AS[kind])
+        command = Command(
             self._last_id,
             kind,
             channel,
@@ -592,18 +372,18 @@ class Session:
         self._out.append(SendText(command.text))
         return command
 
-    def _send_resync(self, channel: _Channel) -> None:
+    def _send_resync(self, channel: Channel) -> None:
         size = min(self._settings.snapshot_batch, channel.batch)
         tickers = tuple(ticker for ticker, _ in zip(channel.suspects, range(size), strict=False))
-        command = self._send(channel, _Kind.RESYNC, Step(StepKind.ADD, tickers))
+        command = self._send(channel, CommandKind.RESYNC, Step(StepKind.ADD, tickers))
         command.awaiting.update(tickers)
 
-    def _text(self, command_id: int, channel: _Channel, kind: _Kind, step: Step) -> bytes:
-        if kind is _Kind.LEAVE:
+    def _text(self, command_id: int, channel: Channel, kind: CommandKind, step: Step) -> bytes:
+        if kind is CommandKind.LEAVE:
             return messages.unsubscribe(command_id, [channel.sid])
         tickers = None if isinstance(step.markets, All) or not step.markets else step.markets
-        if kind is _Kind.SUBSCRIBE:
-            channel.lists_acks = len(_named(channel.want)) <= self._settings.list_acks_up_to
+        if kind is CommandKind.SUBSCRIBE:
+            channel.lists_acks = len(tickers_of(channel.want)) <= self._settings.list_acks_up_to
             return messages.subscribe(
                 command_id,
                 channel.name,
@@ -612,16 +392,16 @@ class Session:
                 send_initial_snapshot=self._settings.initial_tickers and tickers is not None,
                 skip_ticker_ack=not channel.lists_acks,
             )
-        if kind is _Kind.RESYNC:
+        if kind is CommandKind.RESYNC:
             return messages.get_snapshot(command_id, channel.sid, tickers or ())
         build = messages.delete_markets if step.kind is StepKind.DELETE else messages.add_markets
         return build(command_id, channel.name, channel.sid, tickers or ())
 
-    def _overdue(self, command: _Command) -> None:
+    def _overdue(self, command: Command) -> None:
         """No reply in time: once more the same, then a new connection, or for a resync a new subscription."""
         seconds = self._settings.command_timeout_ns / SECOND_NS
         what = f"{command.kind.value} of {command.channel.name} (id {command.id})"
-        if command.kind is _Kind.RESYNC:
+        if command.kind is CommandKind.RESYNC:
             self._end(command)
             self._resync_failed(command, f"{len(command.awaiting)} snapshots did not come within {seconds:g} s")
         elif command.attempt == 1:
@@ -655,7 +435,7 @@ class Session:
         else:
             self._unsubscribed(command)
 
-    def _command_of(self, reply: messages.Subscribed | messages.Ok | messages.Unsubscribed) -> _Command | None:
+    def _command_of(self, reply: messages.Subscribed | messages.Ok | messages.Unsubscribed) -> Command | None:
         """By id; a reply without id by the channel or sid that it names."""
         if reply.id:
             return self._commands.get(reply.id)
@@ -673,7 +453,7 @@ class Session:
         elif not 0 < reply.id <= self._last_id:
             self._warn("reply:unmatched", f"a reply to nothing that was sent: {reply}")
 
-    def _subscribed(self, command: _Command, sid: int, name: str) -> None:
+    def _subscribed(self, command: Command, sid: int, name: str) -> None:
         channel = command.channel
         if sid == 0 or (name and name != channel.name):
             self._warn(f"reply:{channel.name}", f"subscribe to {channel.name} was answered with {name!r}, sid {sid}")
@@ -682,17 +462,17 @@ class Session:
             channel.held = after(None, command.step)
             self._confirmed(channel, sid)
 
-    def _ok(self, command: _Command, reply: messages.Ok) -> None:
+    def _ok(self, command: Command, reply: messages.Ok) -> None:
         channel = command.channel
-        if command.kind is _Kind.SUBSCRIBE and reply.sid == 0:
+        if command.kind is CommandKind.SUBSCRIBE and reply.sid == 0:
             self._warn(f"reply:{channel.name}", f"subscribe to {channel.name} was answered with ok, but without sid")
-        elif self._move(channel, Input.OK) and command.kind is not _Kind.RESYNC:
+        elif self._move(channel, Input.OK) and command.kind is not CommandKind.RESYNC:
             self._end(command)
             channel.held = after(channel.held, command.step)
             self._compare(command, reply.tickers)
             self._confirmed(channel, channel.sid or reply.sid)
 
-    def _confirmed(self, channel: _Channel, sid: int) -> None:
+    def _confirmed(self, channel: Channel, sid: int) -> None:
         """What the channel holds has changed as asked."""
         channel.told = False
         channel.batch = min(channel.batch * 2, self._settings.command_batch)
@@ -708,12 +488,12 @@ class Session:
                     self._loss(event)
         self._go(channel)
 
-    def _compare(self, command: _Command, listed: tuple[str, ...] | None) -> None:
+    def _compare(self, command: Command, listed: tuple[str, ...] | None) -> None:
         """Our view of a subscription against the list in the reply, where it has one."""
-        channel, asked = command.channel, _named(command.step.markets)
+        channel, asked = command.channel, tickers_of(command.step.markets)
         if listed is None or not channel.lists_acks or isinstance(channel.held, All):
             return
-        held, there = _named(channel.held), frozenset(listed)
+        held, there = tickers_of(channel.held), frozenset(listed)
         if command.step.kind is StepKind.DELETE:
             if not there:
                 channel.leave = True
@@ -733,9 +513,9 @@ class Session:
             self._warn(f"gone:{channel.name}", f"{channel.name}: no longer in the list: {_some(gone)}")
         channel.held = held | there
 
-    def _unsubscribed(self, command: _Command) -> None:
+    def _unsubscribed(self, command: Command) -> None:
         channel = command.channel
-        if command.kind is not _Kind.LEAVE:
+        if command.kind is not CommandKind.LEAVE:
             self._dead(channel, GapCause.CHANNEL_ERROR, "the exchange ended the subscription")
         elif self._move(channel, Input.UNSUBSCRIBED):
             self._end(command)
@@ -767,23 +547,23 @@ class Session:
         elif code.terminal or not 0 < error.id <= self._last_id:  # else the second answer to a command sent twice
             self._warn(f"error:{error.code}", f"error {error} (id {error.id}, sid {error.sid}): nobody's")
 
-    def _failed(self, command: _Command, error: messages.Error) -> None:
+    def _failed(self, command: Command, error: messages.Error) -> None:
         """An error that leaves the subscription as it was."""
         channel, reaction = command.channel, error_code(error.code).reaction
-        asked = _named(command.step.markets)
+        asked = tickers_of(command.step.markets)
         named = asked.intersection(error.tickers)
         if command.attempt == 2:
             command.attempt = 3  # two were sent, so another answer comes, and it may be a better one
             return
         final = reaction is Reaction.REFUSE or (error.code == messages.MARKET_LIMIT and len(asked) <= 1)
-        if command.kind is _Kind.LEAVE:
+        if command.kind is CommandKind.LEAVE:
             if final:
                 self._close(1001, f"unsubscribe from {channel.name} was refused: {error}")
             else:  # it is sent again when it is overdue
                 self._warn(f"retry:{channel.name}", f"unsubscribe from {channel.name}: error {error}")
             return
         self._end(command)
-        if command.kind is _Kind.RESYNC and (final or reaction is Reaction.SPLIT):
+        if command.kind is CommandKind.RESYNC and (final or reaction is Reaction.SPLIT):
             self._resync_failed(command, f"error {error}")
             return
         self._move(channel, Input.FAILED)
@@ -800,24 +580,24 @@ class Session:
                 self._back_off(channel)
         self._go(channel)
 
-    def _refuse(self, command: _Command, error: messages.Error, names: frozenset[str]) -> None:
+    def _refuse(self, command: Command, error: messages.Error, names: frozenset[str]) -> None:
         """Goes on without what the exchange does not give: `names`, or without names all that is not there yet."""
         channel = command.channel
         if command.step.kind is StepKind.DELETE:
-            kept = names or _named(channel.held) - _named(channel.wanted())
+            kept = names or tickers_of(channel.held) - tickers_of(channel.wanted())
             channel.kept |= kept
             self._warn(f"kept:{channel.name}", f"{channel.name}: error {error}: still subscribed to {_some(kept)}")
             return
-        if not names and command.kind is _Kind.SUBSCRIBE:
+        if not names and command.kind is CommandKind.SUBSCRIBE:
             channel.refused_whole = True
-            names = _named(channel.want)
+            names = tickers_of(channel.want)
         else:
-            names = names or _named(channel.wanted()) - _named(channel.held)
+            names = names or tickers_of(channel.wanted()) - tickers_of(channel.held)
             channel.refused |= names
         hint = ": the key may lack the permission" if error.code == messages.AUTHENTICATION_REQUIRED else ""
         self._refused(channel, f"error {error}{hint}", names)
 
-    def _refused(self, channel: _Channel, why: str, names: frozenset[str]) -> None:
+    def _refused(self, channel: Channel, why: str, names: frozenset[str]) -> None:
         what = f"{channel.name}: {why}: not recorded: {_some(names) if names else 'the whole channel'}"
         self._gap(GapCause.REFUSED, what, sid=channel.sid)
         self._warn(f"refused:{channel.name}:{why}", what)
@@ -832,7 +612,7 @@ class Session:
         elif event.kind is EventKind.GAP:
             self._lost(channel, f"numbers {event.first} to {event.last} are missing")
             if channel.book:
-                self._mark(channel, _Gap(event.number))
+                self._mark(channel, Gap(event.number))
         else:
             what = f"a frame of type {event.data.decode('utf-8', 'replace')} could not be decoded"
             self._lost(channel, what)
@@ -840,7 +620,7 @@ class Session:
                 gap = self._gap(GapCause.UNDECODED, what, sid=event.sid, from_seq=event.seq, to_seq=event.seq)
                 self._mark(channel, gap)
 
-    def _lost(self, channel: _Channel, what: str) -> None:
+    def _lost(self, channel: Channel, what: str) -> None:
         then = "asking for its books again" if channel.book else "that cannot be repaired here"
         self._warn(f"gap:{channel.name}", f"{channel.name} (sid {channel.sid}): {what}: {then}")
 
@@ -855,7 +635,7 @@ class Session:
         elif sum(map(len, self._orphans.values())) < ORPHANS_AT_MOST:
             self._orphans.setdefault(sid, []).append(event)
 
-    def _mark(self, channel: _Channel, gap: _Gap, market: str | None = None) -> None:
+    def _mark(self, channel: Channel, gap: Gap, market: str | None = None) -> None:
         """Books of a channel (one, or all that it holds) need a snapshot.
 
         A channel that falls from one gap into the next waits ever longer before it asks again.
@@ -895,7 +675,7 @@ class Session:
             channel.batch = min(channel.batch * 2, self._settings.command_batch)
             self._go(channel)
 
-    def _resync_failed(self, command: _Command, why: str) -> None:
+    def _resync_failed(self, command: Command, why: str) -> None:
         """Once more for the books that are left; the second time the whole subscription is made anew."""
         channel = command.channel
         self._move(channel, Input.FAILED)
@@ -905,7 +685,7 @@ class Session:
         self._warn(f"resync:{channel.name}", f"resync of {channel.name}: {why}: {then}")
         self._go(channel)
 
-    def _dead(self, channel: _Channel, cause: GapCause, detail: str) -> None:
+    def _dead(self, channel: Channel, cause: GapCause, detail: str) -> None:
         """A sid sends nothing any more: records it and subscribes again after a pause."""
         sid, leaving = channel.sid, channel.state is State.LEAVING
         if not self._move(channel, Input.DEAD):
@@ -919,7 +699,7 @@ class Session:
             self._back_off(channel)
         self._go(channel)
 
-    def _forget(self, channel: _Channel) -> None:
+    def _forget(self, channel: Channel) -> None:
         """The channel holds nothing: no sid, no books, no doubts about them."""
         if self._sids.pop(channel.sid, None) is not None:
             self._version += 1
@@ -931,9 +711,9 @@ class Session:
 
     def _gap(
         self, cause: GapCause, detail: str, *, sid: int = 0, from_seq: int = 0, to_seq: int = 0, from_ns: int = 0
-    ) -> _Gap:
+    ) -> Gap:
         self._last_token += 1
-        gap = self._tokens[self._last_token] = _Gap()
+        gap = self._tokens[self._last_token] = Gap()
         self._out.append(
             RecordGap(self._last_token, cause, detail, sid, from_seq, to_seq, from_ns=from_ns or self._now_ns)
         )
@@ -941,13 +721,13 @@ class Session:
 
     # ---- pauses -----------------------------------------------------------------------------------------------------
 
-    def _trouble(self, channel: _Channel) -> None:
+    def _trouble(self, channel: Channel) -> None:
         calm_ns = self._now_ns - channel.calm_since_ns if channel.calm_since_ns else 0
         if calm_ns >= self._settings.calm_after_ns:
             channel.failures = channel.restarts = 0
         channel.calm_since_ns = 0
 
-    def _back_off(self, channel: _Channel) -> None:
+    def _back_off(self, channel: Channel) -> None:
         self._trouble(channel)
         channel.failures += 1
         channel.wake_ns = self._now_ns + self._pause_ns(channel.failures)
@@ -987,7 +767,7 @@ class Session:
 
     def _stray(self, name: str, sid: int) -> None:
         """A subscription that the exchange lists. One that we neither hold nor want is ended."""
-        channel = self._channels.get(name) or _Channel(name)
+        channel = self._channels.get(name) or Channel(name)
         if channel.sid == sid or channel.wanted() or not self._move(channel, Input.FOUND):
             return
         self._warn(f"stray:{name}", f"the exchange lists {name} (sid {sid}), which is not wanted: leaving it")
@@ -1026,7 +806,7 @@ class Session:
         self._now_ns = max(self._now_ns, now_ns)
         return self._phase is _Phase.OPEN
 
-    def _move(self, channel: _Channel, cause: Input) -> bool:
+    def _move(self, channel: Channel, cause: Input) -> bool:
         """The only place where a state changes. False: the exchange did what does not fit, and nothing changed."""
         state = TRANSITIONS[channel.state].get(cause)
         if state is None:
@@ -1038,7 +818,7 @@ class Session:
         channel.state = state
         return True
 
-    def _end(self, command: _Command) -> None:
+    def _end(self, command: Command) -> None:
         self._commands.pop(command.id, None)
 
     def _warn(self, key: str, message: str) -> None:
@@ -1058,7 +838,7 @@ class Session:
         actions, self._out = self._out, []
         return actions
 
-    def _tell(self, channel: _Channel) -> None:
+    def _tell(self, channel: Channel) -> None:
         """A channel that is in step and whole: says so, once, and that its gaps are mended."""
         whole = "all markets" if isinstance(channel.held, All) else ""
         if not channel.told:
@@ -1073,11 +853,6 @@ class Session:
             else:
                 gap.resolved = event
         channel.gaps.clear()
-
-
-def _named(markets: Held | Markets) -> frozenset[str]:
-    """The tickers that are named; none where all are meant or nothing is."""
-    return frozenset() if markets is None or isinstance(markets, All) else frozenset(markets)
 
 
 def _with_number(event: RecordEvent, number: int) -> RecordEvent:

@@ -19,23 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssmd.book import Suspect
+from ssmd.kalshi.actions import Action, Close, RecordEvent, RecordGap, SendPing, SendPong, SendText, Warn
+from ssmd.kalshi.channel import TRANSITIONS, Input, State
 from ssmd.kalshi.planner import ALL, ConnectionPlan, Markets
-from ssmd.kalshi.protocol import (
-    TRANSITIONS,
-    Action,
-    Close,
-    Input,
-    RecordEvent,
-    RecordGap,
-    SendPing,
-    SendPong,
-    SendText,
-    Session,
-    SessionError,
-    Settings,
-    State,
-    Warn,
-)
+from ssmd.kalshi.protocol import Session, SessionError, Settings
 from ssmd.records import ConnectionWhat, GapCause
 from ssmd.wire import Event, EventKind
 
