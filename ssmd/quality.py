@@ -207,6 +207,7 @@ class Report:
     blind: list[dict[str, str]]
     runs: list[dict[str, Any]]
     begins: list[dict[str, Any]] = field(default_factory=list)  # journals whose first records are not here
+    journal: str = ""  # its folder; "" = a report over several, whose entries name theirs
 
     @property
     def accounted(self) -> bool:
@@ -263,6 +264,7 @@ def judge(account: Account) -> Report:
         blind=_blind(account),
         runs=_runs(account.events),
         begins=_begins(account),
+        journal=account.journal,
     )
 
 
@@ -276,20 +278,24 @@ def _begins(account: Account) -> list[dict[str, Any]]:
 
 
 def merge(reports: Sequence[Report]) -> Report:
-    """One report over several journals."""
+    """One report over several journals: runs, connections and gaps say which one they are of."""
     if len(reports) == 1:
         return reports[0]
+    runs, connections, gaps = (
+        [entry | {"journal": report.journal} for report in reports for entry in getattr(report, name)]
+        for name in ("runs", "connections", "gaps")
+    )
     blind = {entry["channel"]: entry for report in reports for entry in report.blind}
     return Report(
         complete=all(report.complete for report in reports),
         segments=sum(report.segments for report in reports),
         unproved=sum(report.unproved for report in reports),
         totals=_sum([report.totals for report in reports]),
-        connections=[entry for report in reports for entry in report.connections],
-        gaps=[entry for report in reports for entry in report.gaps],
+        connections=connections,
+        gaps=gaps,
         damage=[entry for report in reports for entry in report.damage],
         blind=list(blind.values()),
-        runs=sorted((entry for report in reports for entry in report.runs), key=lambda run: int(run["started_ns"])),
+        runs=sorted(runs, key=lambda run: int(run["started_ns"])),
         begins=[entry for report in reports for entry in report.begins],
     )
 

@@ -68,6 +68,7 @@ LAYERS: dict[int, tuple[str, ...]] = {
         "ssmd.against",
         "ssmd.publisher",
         "ssmd.lastvalues",
+        "ssmd.lastvalues.joined",
         "ssmd.consumer",
         "ssmd.secmaster",
         "ssmd.replay",

@@ -211,6 +211,16 @@ def test_two_journals_are_reported_as_one_sum() -> None:
     assert (both.totals.first_recv_ns, both.totals.last_recv_ns) == (4, 7)
 
 
+def test_of_several_journals_each_gap_run_and_connection_names_its_own() -> None:
+    events = [EventFact(1, 5, "started", 0), EventFact(2, 6, "opened", 1)]
+    one = judge(Account(journal="/a/kalshi", events=events, gaps=[gap(3, "outage")]))
+    two = judge(Account(journal="/b/kalshi", events=events, gaps=[gap(3, "outage")]))
+    both = merge([one, two])
+    for entries in (both.gaps, both.runs, both.connections):
+        assert [entry["journal"] for entry in entries] == ["/a/kalshi", "/b/kalshi"]
+    assert all("journal" not in entry for entry in one.gaps + one.runs + one.connections)
+
+
 # ---- the C tally and its twin ----------------------------------------------------------------------------------
 
 

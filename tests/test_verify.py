@@ -658,3 +658,23 @@ def test_a_tail_that_grows_while_it_is_read_is_read_again(
     monkeypatch.setattr(time, "sleep", lambda seconds: path.write_bytes(whole))
     found = check()
     assert (found.code, found.records) == (0, 2)
+
+
+def test_a_pause_lies_between_runs_of_one_journal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two shards that stop and start at the same times."""
+    for name in ("a", "b"):
+        shard = Journal(tmp_path / name / "kalshi")
+        shard.now += 10**9 * (name == "b")
+        whole_run(shard)
+        shard.now += 60 * 10**9
+        whole_run(shard)
+        shard.seal()
+    verify.main([str(tmp_path)])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("pause", "run ", "numbers"))]
+    assert [line.split()[0] for line in lines] == ["run", "run", "pause", "run", "pause", "run"]
+    pauses = [line for line in lines if line.startswith("pause")]
+    for name, line in zip(("a", "b"), pauses, strict=True):
+        assert (
+            line.split(maxsplit=1)[1]
+            == f"{tmp_path / name / 'kalshi'}: 1 min 0 s between a stop as asked and the next start"
+        )

@@ -82,30 +82,36 @@ class Source:
 
     def __init__(self, cache: Cache, feed: str, place: str) -> None:
         self.cache, self.feed, self.place = cache, feed, place
-        self._written: dict[object, object] | None = None  # journal -> when somebody last said that it keeps its values
+        self._written: dict[object, object] = {}  # journal -> when somebody last said that it keeps its values
 
     def read(self, markets: Sequence[str]) -> list[Value]:
         """The values of these markets (of all, for none), sorted by name; those that there are."""
         from ssmd.lastvalues import read_value
+        from ssmd.lastvalues.joined import joined
         from ssmd.middleware import names
 
-        self._written = None
+        beats = self._beats()
+        self._written = {beat.get("journal"): beat.get("written_ns") for beat in beats}
         if markets:
-            keys = [names.last_value_key(self.feed, market) for market in dict.fromkeys(markets)]
+            shards = [None, *sorted({str(beat["shard"]) for beat in beats if beat.get("shard") is not None})]
+            keys = [names.last_value_key(self.feed, name, shard) for name in dict.fromkeys(markets) for shard in shards]
         else:
             keys = sorted(self.cache.scan(names.last_value_key(self.feed, "")))
         found = []
         for i in range(0, len(keys), KEYS_A_READ):
             found += [read_value(value) for value in self.cache.mget(keys[i : i + KEYS_A_READ])]
         wanted = set(markets)
-        values = [value for value in found if value is not None and (not wanted or value["market"] in wanted)]
-        return sorted(values, key=lambda value: str(value["market"]))
+        by_market: dict[str, list[Value]] = {}
+        for value in found:
+            if value is not None and (not wanted or value["market"] in wanted):
+                by_market.setdefault(value["market"], []).append(value)
+        return [joined(by_market[market]) for market in sorted(by_market)]
 
     def silence(self, value: Value) -> str | None:
         """Why a value may be old, in a sentence: whoever kept it up to date does so no longer."""
-        if self._written is None:
-            self._written = {beat.get("journal"): beat.get("written_ns") for beat in self._beats()}
-        written_ns = self._written.get(value.get("journal"))
+        book = value.get("book")
+        keeper = book.get("journal", value.get("journal")) if isinstance(book, dict) else value.get("journal")
+        written_ns = self._written.get(keeper)
         if not isinstance(written_ns, int):
             return "nobody keeps it up to date"
         silent_s = (time.time_ns() - written_ns) / 1e9
@@ -141,16 +147,17 @@ class Replay(Source):
         roots = sorted({segment.journal for segment in find([folder], must_exist=False)})
         if not only_feed and roots and all(root.name != feed for root in roots):
             self.feed = roots[0].name  # a folder of another name holds it
-        self._services = [self._service(root) for root in roots if root.name == self.feed]
+        ours = [root for root in roots if root.name == self.feed]
+        self._services = [self._service(root, str(i) if len(ours) > 1 else None) for i, root in enumerate(ours)]
 
-    def _service(self, root: Path) -> Any:
+    def _service(self, root: Path, shard: str | None) -> Any:
         from ssmd.journal.follow import Follower
         from ssmd.journal.identity import known_identity
         from ssmd.lastvalues import LastValues
         from ssmd.lastvalues.service import Clocks, Service, begin
 
         journal = known_identity(root)
-        values = LastValues(self.feed, journal=journal, max_markets=self._max_markets)
+        values = LastValues(self.feed, journal=journal, shard=shard, max_markets=self._max_markets)
         clocks = Clocks(time.time_ns, time.monotonic)
         follower = Follower([root], start=begin(root))
         # A cache of our own forgets nothing by time: a journal of last year has last values, too.

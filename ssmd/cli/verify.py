@@ -164,7 +164,8 @@ class Page:
         self._line(f"segments {report.segments:,}   records {totals.records:,}   frames {totals.frames:,}")
         if totals.records:
             self._line(f"time     {show_time(totals.first_recv_ns)} to {show_time(totals.last_recv_ns)}")
-            self._line(f"numbers  {totals.first_number} to {totals.last_number}")
+            if totals.first_number:  # several journals have no numbers in common
+                self._line(f"numbers  {totals.first_number} to {totals.last_number}")
         for entry in report.begins:
             self._line(f"begins   {_begin_line(entry, of_several=len(report.begins) > 1)}")
         self._line(f"kinds    {kinds or 'none'}")
@@ -187,13 +188,14 @@ class Page:
     def _runs(self, runs: list[dict[str, Any]]) -> None:
         if len(runs) > LISTED:
             self._line(f"run      {len(runs) - LISTED} runs before these (--json lists all)")
-        before: dict[str, Any] | None = None
+        last: dict[str, dict[str, Any]] = {}  # run of each journal
         for run in runs[-LISTED:]:
+            before = last.get(run.get("journal", ""))
             if before is not None and before["clean"] and run["started_ns"] and before["stopped_ns"]:
                 paused = (run["started_ns"] - before["stopped_ns"]) / 1e9
-                self._line(f"pause    {_duration(paused)} between a stop as asked and the next start")
-            self._line(f"run      {_run_line(run)}")
-            before = run
+                self._line(f"pause    {_of(run)}{_duration(paused)} between a stop as asked and the next start")
+            self._line(f"run      {_of(run)}{_run_line(run)}")
+            last[run.get("journal", "")] = run
 
     def _connections(self, connections: list[dict[str, Any]]) -> None:
         for connection in connections[-LISTED:]:
@@ -202,7 +204,7 @@ class Page:
                 closed = f"closed {show_time(connection['closed_ns'])} ({connection['reason'] or 'no reason given'})"
             else:
                 closed = "not closed"
-            self._line(f"connection {connection['id']}: opened {opened}, {closed}")
+            self._line(f"connection {connection['id']}: {_of(connection)}opened {opened}, {closed}")
             for sid, entry in connection["by_sid"].items():
                 self._line(f"  sid {sid} {entry['channel'] or 'unknown channel'}: {_range(entry)}")
         if len(connections) > LISTED:
@@ -232,6 +234,11 @@ class Page:
 
     def _tint(self, text: str, colour: str) -> str:
         return f"\x1b[{colour}m{text}\x1b[0m" if self._colour else text
+
+
+def _of(entry: dict[str, Any]) -> str:
+    """Which journal an entry is of, where there are several."""
+    return f"{entry['journal']}: " if "journal" in entry else ""
 
 
 def _run_line(run: dict[str, Any]) -> str:
@@ -271,7 +278,7 @@ def _range(entry: dict[str, Any]) -> str:
 
 
 def _gap_line(gap: dict[str, Any]) -> str:
-    parts = [gap["cause"]]
+    parts = [_of(gap) + gap["cause"]]
     if gap["connection"]:
         parts.append(f"on connection {gap['connection']}" + (f" sid {gap['sid']}" if gap["sid"] else ""))
     if gap["from_seq"]:

@@ -98,10 +98,12 @@ class LastValues:
         feed: str,
         *,
         journal: str | None = None,
+        shard: str | None = None,
         max_markets: int = 100_000,
         keeper: Keeper | None = None,
     ) -> None:
-        self.feed = feed
+        """`shard`: which one of several that share the cache, None = the only recorder."""
+        self.feed, self.shard = feed, shard
         self._journal = journal
         self._whose = f'"feed":{json.dumps(feed)},"journal":{json.dumps(journal)}'
         self._max_markets = max_markets
@@ -158,7 +160,7 @@ class LastValues:
     def _face(self, name: bytes) -> _Face:
         face = self._faces.get(name)
         if face is None:
-            face = self._faces[name] = _Face(self.feed, name)
+            face = self._faces[name] = _Face(self.feed, name, self.shard)
             if len(self._faces) > self._max_markets:
                 self._faces.popitem(last=False)
         else:
@@ -187,6 +189,11 @@ class LastValues:
         """Keeps what lives longer than the cache would, and forgets what it has forgotten. From time to time."""
         self._keeper.tend(now_ns, ttl_ns)
 
+    def owns(self, value: Mapping[str, Any]) -> bool:
+        """Whether a value of the cache was kept by whoever followed this journal before."""
+        known = self._journal is not None  # one without an identity is like every other of those
+        return known and value.get("feed") == self.feed and value.get("journal") == self._journal
+
     def carry(self, values: Iterable[Mapping[str, Any]]) -> None:
         """Takes over what the cache holds from before: parts that were not seen here. Call once, before `changes`.
 
@@ -194,7 +201,7 @@ class LastValues:
         """
         for value in values:
             name = value.get("market")
-            if isinstance(name, str) and value.get("feed") == self.feed and value.get("journal") == self._journal:
+            if isinstance(name, str) and self.owns(value):
                 raw = name.encode("utf-8", "surrogatepass")
                 if self._keeper.carry(_carried(raw, value)):
                     self._face(raw).carry(value)
@@ -216,9 +223,9 @@ class _Face:
         "name",
     )
 
-    def __init__(self, feed: str, raw_name: bytes) -> None:
+    def __init__(self, feed: str, raw_name: bytes, shard: str | None) -> None:
         self.name = raw_name.decode("utf-8", "backslashreplace")
-        self.key = names.last_value_key(feed, self.name)
+        self.key = names.last_value_key(feed, self.name, shard)
         self._shown_name = json.dumps(self.name)
         self._trade_at = self._ticker_at = _NO_RECORD  # of the records that the parts show
         self._trade: str | None = None

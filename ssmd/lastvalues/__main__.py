@@ -101,7 +101,8 @@ def make_service(given: argparse.Namespace) -> tuple[Service, Cache]:
         say("the cache cannot be written to yet", level="warning", reason=str(error))
     root = feed_root(environment.storage.path, environment.feed)
     journal = known_identity(root)
-    values = LastValues(environment.feed, journal=journal, max_markets=environment.cache.max_size)
+    shard = str(environment.shard.index) if environment.shard.count > 1 else None
+    values = LastValues(environment.feed, journal=journal, shard=shard, max_markets=environment.cache.max_size)
     follower = Follower([root], start=begin(root))
     clocks = Clocks(time.time_ns, time.monotonic)
     say("started", root=str(root), journal=journal)

@@ -17,7 +17,7 @@ import contextlib
 import json
 import random
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -136,6 +136,7 @@ class Service:
         self._journal = journal
         self._written_number = 0  # everything up to here is in the cache
         self._carried = False
+        self._left: list[str] = []  # keys of before, under another shard: the values move
         self._beat = b""  # what the writer's key should hold
         self._beat_at = self._tended_at = self._write_at = clocks.seconds()
         self._rewritten_at = float("-inf")
@@ -195,6 +196,9 @@ class Service:
             self.counters["markets"] += len(changes)
             self.counters["bytes"] += sum(len(change.value) for change in changes)
         self._written_number = self.values.number
+        while self._left:
+            self._cache.delete(self._left[-1])
+            self._left.pop()
         if beats:
             self._beat_at = seconds + BEAT_EVERY_S
             self._write_beat()
@@ -203,9 +207,21 @@ class Service:
         """What the cache holds of this journal from before."""
         keys = list(self._cache.scan(names.last_value_key(self.values.feed, "")))
         for i in range(0, len(keys), MARKETS_A_WRITE):
-            found = map(read_value, self._cache.mget(keys[i : i + MARKETS_A_WRITE]))
-            self.values.carry(value for value in found if value is not None)
+            some = keys[i : i + MARKETS_A_WRITE]
+            found = {
+                key: value
+                for key, said in zip(some, self._cache.mget(some), strict=True)
+                if (value := read_value(said))
+            }
+            self.values.carry(found.values())
+            self._left += [
+                key for key, value in found.items() if self.values.owns(value) and not self._is_key(key, value)
+            ]
         self._carried = True
+
+    def _is_key(self, key: str, value: Mapping[str, Any]) -> bool:
+        """Whether a value is where it is kept now: the environment's shard may be another than it was."""
+        return key == names.last_value_key(self.values.feed, str(value["market"]), self.values.shard)
 
     def _check_beat(self, seconds: float, *, now: bool) -> None:
         """Is the writer's key as we left it? If not, the cache was emptied, or is as it was some time ago."""
@@ -219,6 +235,7 @@ class Service:
     def _write_beat(self) -> None:
         beat = {
             "journal": self._journal,
+            "shard": self.values.shard,
             "run": self._run,
             "number": self._written_number,
             "recv_ns": self.values.recv_ns,

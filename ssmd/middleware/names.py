@@ -10,6 +10,7 @@ give one) or `exact` (cache keys: two names never do). docs/middleware.md.
                 {id}.{part}                           kalshi-5f0c9a1e22b4:17.2            of a part of either
     object      {prefix}/{feed}/{journal}/{day}/{file}
     cache       ssmd:last:{feed}:{market}             ssmd:last:kalshi:KXBTC-26
+                ssmd:last:{feed}:{market}:{shard}     ssmd:last:kalshi:KXBTC-26:0    where there are shards
                 ssmd:writer:{feed}:{journal}
 """
 
@@ -154,9 +155,13 @@ def published(message_id: str | None) -> Published | None:
     return Published(journal, int(first), int(last or first), kind, int(part) if part else None)
 
 
-def last_value_key(feed: str, market: str) -> str:
-    """Where the cache keeps what was last seen of a market. With "" as the market: what all of them begin with."""
-    return f"ssmd:last:{exact(feed)}:{exact(market)}"
+def last_value_key(feed: str, market: str, shard: str | None = None) -> str:
+    """Where the cache keeps what was last seen of a market, by one of several shards or by the only recorder (None).
+
+    With "" as the market: what all of them begin with.
+    """
+    key = f"ssmd:last:{exact(feed)}:{exact(market)}"
+    return key if shard is None else f"{key}:{exact(shard)}"
 
 
 def writer_key(feed: str, journal: str) -> str:
