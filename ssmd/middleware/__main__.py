@@ -29,6 +29,7 @@ from ssmd.errors import (
     EXIT_INCOMPLETE,
     EXIT_OK,
     EXIT_USAGE,
+    LimitError,
     SsmdError,
     UnavailableError,
 )
@@ -68,6 +69,8 @@ class Finding:
             return f"{self.section}: ok: {self.place}"
         told = str(self.error) if isinstance(self.error, SsmdError) else f"{type(self.error).__name__}: {self.error}"
         word = {EXIT_INCOMPLETE: "not reachable", EXIT_USAGE: "refused"}.get(self.exit_code, "failed")
+        if isinstance(self.error, LimitError) and self.error.retryable:
+            word = "full"
         return f"{self.section}: {word}: {told}"
 
 

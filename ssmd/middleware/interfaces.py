@@ -8,8 +8,9 @@ Common to all four:
 * Calls are synchronous, and block the calling thread no longer than their `timeout_s` (where they have one) or the
   implementation's own limit, which its constructor states. An instance belongs to one thread unless it says otherwise.
 * Errors are those of `ssmd.errors`: UnavailableError (worth a retry), RejectedError (credentials, rights, something
-  that must exist and does not: the user's), LimitError (too large: a retry changes nothing), ConflictError (there is
-  something else already), LaggedError (a subscriber missed messages). The library's own words stand in `evidence`.
+  that must exist and does not: the user's), LimitError (too large: a retry changes nothing; or full: `retryable`),
+  ConflictError (there is something else already), LaggedError (a subscriber missed messages). The library's own words
+  stand in `evidence`.
 * `close` gives everything back, may be called twice, and every call after it raises UnavailableError.
 * `check` asks the service for everything that use would need, changes nothing that exists, and raises what is wrong.
 """

@@ -6,8 +6,8 @@ closed is noticed before it is used and made anew; nothing is sent twice, since 
 `timeout_s` (to wait for a connection and make it, then to be answered).
 
 Where Redis itself differs from the memory twin: what a full one gives up is its own policy (`maxmemory-policy`;
-`noeviction` is a LimitError for each set), and `mset` is one exchange but no transaction: after an error some of its
-values may be set.
+`noeviction` is a LimitError for each set, worth a retry), and `mset` is one exchange but no transaction: after an error
+some of its values may be set.
 """
 
 from __future__ import annotations
@@ -181,7 +181,9 @@ class RedisCache:
         evidence = f"{type(error).__name__}: {error}"
         for kind, made, sentence, hint in _MEANINGS:
             if isinstance(error, kind):
-                return made(f"Redis at {self.address} {sentence}", hint=hint, evidence=evidence)
+                meant = made(f"Redis at {self.address} {sentence}", hint=hint, evidence=evidence)
+                meant.retryable = meant.retryable or isinstance(meant, LimitError)  # it may have room later
+                return meant
         if isinstance(error, exceptions.ResponseError):
             return self._answered(str(error), evidence)
         if isinstance(_root(error), ssl.SSLCertVerificationError):

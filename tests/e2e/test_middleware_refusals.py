@@ -179,6 +179,18 @@ def test_what_cannot_be_reached_holds_no_recording_up(tmp_path: Path) -> None:
     assert any((tmp_path / "data").rglob("*.capnp*"))
 
 
+def test_a_cache_that_is_full_holds_no_recording_up(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A recorder that is started again in the night must not stay down for that. What waits is written when it fits."""
+    with RedisServer(tmp_path_factory.mktemp("full"), settings=["--maxmemory", "1"]) as server:
+        changes = {"cache": {"type": "redis", "url": server.url}, "health": {"address": "127.0.0.1:0"}}
+        settings = ["--data", str(tmp_path / "data"), "--set", f"ring.path={tmp_path}/ring", "--duration", "2"]
+        code, told, log = logged("-e", mine(tmp_path, **changes), *settings)
+    assert code == 0, told
+    (warning,) = [line for line in log if line["event"].startswith("the middleware is not there")]
+    assert "cache: full: Redis at" in warning["reason"] and "maxmemory" in warning["reason"]
+    assert any((tmp_path / "data").rglob("*.capnp*"))
+
+
 def test_a_bus_that_hangs_does_not_hold_an_end_up(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """SIGTERM while `ssmd run` still asks whether the bus is there: it ends with 0, and nothing was made."""
     with NatsServer(tmp_path_factory.mktemp("hangs")) as server:
