@@ -574,6 +574,9 @@ def test_damage_is_raised_once_in_its_place(tmp_path: Path) -> None:
     assert [record.number for record in (tail.next(0), tail.next(0), tail.next(0)) if record] == [1, 2, 3]
     with pytest.raises(DamageError):
         tail.next(0)
+    with pytest.raises(LaggedError) as lagged:
+        tail.next(0)
+    assert lagged.value.missed == 3
     assert taken(tail) == [7, 8, 9]
 
 

@@ -323,7 +323,7 @@ class _Channel:
         number = self._sequencer.next
         if self._root is not None and self._replay is None and number is not None:
             self._last = number - 1
-            self._begin_replay(Start.number(number))
+            self._begin_replay(Start.number(number), after=number - 1)
 
     def give_up_files(self) -> int | None:
         """The number that is wanted from the stream, where the files do not reach to what it has; None: all is well."""
@@ -334,9 +334,9 @@ class _Channel:
         self._sequencer = Sequencer(self._last + 1)
         return self._last + 1
 
-    def _begin_replay(self, start: Start) -> None:
+    def _begin_replay(self, start: Start, *, after: int = 0) -> None:
         assert self._root is not None
-        self._replay = FileTail([self._root], start, self._wanted, proved_only=True)
+        self._replay = FileTail([self._root], start, self._wanted, proved_only=True, after=after)
         self._beyond = 0
         self._moved_s = self._monotonic()
 
@@ -380,7 +380,7 @@ class _Channel:
             if isinstance(item, Missing):
                 if self._root is not None:
                     self._last = item.first - 1
-                    self._begin_replay(Start.number(item.first))
+                    self._begin_replay(Start.number(item.first), after=item.first - 1)
                     return  # what waits comes from the files too
                 yield missing(self.name, item.first, item.last)
                 continue

@@ -15,10 +15,14 @@ from ssmd.middleware.interfaces import Start
 from ssmd.native.walk import ViewReader
 
 STEP_BYTES = 1 << 20
+REMOVED = "removed before they were read"
 
 
 class FileTail:
-    """All journals under some paths. `proved_only`: nothing that a power cut can take back, and so a little later."""
+    """All journals under some paths. `proved_only`: nothing that a power cut can take back, and so a little later.
+
+    `after`: the consumer has the record of this number; what is missing behind it is told also before the first batch.
+    """
 
     def __init__(
         self,
@@ -28,13 +32,16 @@ class FileTail:
         *,
         journal: str | None = None,
         proved_only: bool = False,
+        after: int = 0,
     ) -> None:
+        self._start, self._after = start, after
         self._journal = journal
         self._views = ViewReader(wanted.filter)
         self._follower = Follower(paths, start=start, proved_only=proved_only, limit_bytes=STEP_BYTES)
         self._names: dict[Path, str] = {}
         self._last: dict[Path, int] = {}  # number of the last record that was read, 0 = not known
         self._told = 0  # damage
+        self._damaged = False  # since the last batch
         self.moved = False  # the last step read something, wanted or not
 
     def step(self) -> Iterator[TailRecord | SsmdError]:
@@ -70,18 +77,28 @@ class FileTail:
     def _damage(self) -> Iterator[DamageError]:
         told, self._told = self._told, len(self._follower.damage)
         for damage in self._follower.damage[told : self._told]:
-            self._last = {}  # what is missing now is told with the damage
+            self._damaged = True
             yield DamageError(str(damage))
 
     def _hole(self, segment: Segment, batch: Batch) -> LaggedError | None:
-        last, self._last[segment.journal] = self._last.get(segment.journal, 0), batch.last_number
-        missed = batch.first_number - last - 1
-        if not last or missed <= 0:
+        damaged, self._damaged = self._damaged, False
+        last = self._last.get(segment.journal, self._last_before(segment, damaged))
+        self._last[segment.journal] = batch.last_number
+        if last is None or batch.before <= last:
             return None
-        return missing(self._name(segment.journal), last + 1, batch.first_number - 1)
+        why = "they are damaged" if damaged else REMOVED
+        return missing(self._name(segment.journal), last + 1, batch.before, why)
+
+    def _last_before(self, segment: Segment, damaged: bool) -> int | None:
+        """Number of the record before the first one that is to be given, where that is known."""
+        if self._after:
+            return self._after
+        if not damaged or self._start.at not in ("beginning", "number"):
+            return None
+        return max(segment.first_number, self._start.value if self._start.at == "number" else 1) - 1
 
 
-def missing(journal: str, first: int, last: int) -> LaggedError:
+def missing(journal: str, first: int, last: int, why: str = REMOVED) -> LaggedError:
     """Records that are not there any more."""
     which = f"record {first}" if first == last else f"records {first} to {last}"
-    return LaggedError(f"{journal}: {which} are missing: removed before they were read", missed=last - first + 1)
+    return LaggedError(f"{journal}: {which} are missing: {why}", missed=last - first + 1)

@@ -4,7 +4,8 @@ The follower holds the file it reads, so renames (sealing, compressing, even del
 to the next segment when the one it holds has given its final checkpoint, or when a later one exists and nothing
 more can be read from it. An open segment may also shrink: a flusher that restarts cuts it and writes the same bytes
 again (wait), or recovery after a lost ring cuts it for good and seals it (said in `damage`; what was given out
-beyond the cut is no longer part of the journal).
+beyond the cut is no longer part of the journal). Behind damage it goes on as every reader does (`SegmentReader`): at
+the next batch that proves itself. What was left out is in `damage` before that batch is given.
 
 With `proved_only` it gives nothing that a power cut can take back, and a batch is what stands between two checkpoints:
 the same batches whoever reads, and whenever (the ids that a publisher makes of them are the same after a crash).
@@ -134,6 +135,7 @@ class _Tail:
         self._damage = damage
         self._proved_only = proved_only
         self._reader: SegmentReader | None = None
+        self._told = 0  # of what it left out
         self._last = (-1, -1, "")  # order of the segment being read, or of the last one that was
         self._next: list[Segment] = []
 
@@ -143,7 +145,7 @@ class _Tail:
         reader = self._reader
         if self._next:
             return False
-        return reader is None or reader.walk.final or not _still_open(reader.segment)
+        return reader is None or reader.walk.final or reader.searching or not _still_open(reader.segment)
 
     def skip(self, segments: list[Segment], last_number: int) -> None:
         """These are not read: all they hold, up to a number, lies before the start."""
@@ -176,17 +178,19 @@ class _Tail:
 
     def _batches(self) -> Iterator[tuple[Segment, Batch]]:
         while True:
-            # Taken before reading: what lies in the present segment when a later one exists is all there will be.
-            successor = bool(self._next)
+            # Taken before reading: what lies in the present segment then is all there will be.
+            over = bool(self._next) or not self._growing()
             yield from self._read()
             if self._reader is not None:
-                if not (successor or self._reader.walk.final or self._reader.damage):
-                    self._shrunk()
+                if not (over or self._reader.walk.final or self._reader.damage):
                     return
                 yield from self._leave()
             if not self._next:
                 return
             self._enter(self._next.pop(0))
+
+    def _growing(self) -> bool:
+        return self._reader is not None and _still_open(self._reader.segment)
 
     def _admits(self, segment: Segment, batch: Batch) -> bool:
         """Whether a batch holds something from the start on; a start by time becomes one by number here."""
@@ -200,7 +204,8 @@ class _Tail:
     def _enter(self, segment: Segment) -> None:
         self._last = _order(segment)
         try:
-            self._reader = SegmentReader(segment, live=segment.state == State.OPEN, groups=self._proved_only)
+            live = segment.state == State.OPEN
+            self._reader, self._told = SegmentReader(segment, live=live, groups=self._proved_only, resync=True), 0
         except GoneError:
             return
         except StorageError as error:
@@ -211,36 +216,45 @@ class _Tail:
         if reader is None:
             return
         while (batch := reader.poll()) is not None:
+            self._tell(reader)
             yield reader.segment, batch
+        self._tell(reader)
 
     def _leave(self) -> Iterator[tuple[Segment, Batch]]:
         reader = self._reader
         assert reader is not None
-        if reader.source.size_bytes() < reader.walk.offset and reader.segment.state == State.OPEN:
+        if reader.segment.state == State.OPEN and reader.source.size_bytes() < reader.seen:
             self._cut_back(reader)
             yield from self._read()
-        tail = reader.finish(sealed=not _still_open(reader.segment))
-        self.close()
-        try:
-            if tail is not None:
-                yield reader.segment, tail
-        finally:
-            if reader.damage is not None:
-                self._damage.append(reader.damage)
-
-    def _shrunk(self) -> None:
-        """Recovery cut the segment and sealed it: nothing will ever come at the place where we wait."""
-        reader = self._reader
-        if reader is None or reader.segment.state != State.OPEN or _still_open(reader.segment):
+        for batch in reader.rest(sealed=not _still_open(reader.segment)):
+            self._tell(reader)
+            if batch.proved:
+                yield reader.segment, batch
+                continue
+            self.close()  # this is the last, and is given once
+            try:
+                yield reader.segment, batch
+            finally:
+                self._end(reader)
             return
-        if reader.source.size_bytes() < reader.walk.offset:
-            self._cut_back(reader)
+        self.close()
+        self._end(reader)
+
+    def _end(self, reader: SegmentReader) -> None:
+        self._tell(reader)
+        if reader.damage is not None:
+            self._damage.append(reader.damage)
+
+    def _tell(self, reader: SegmentReader) -> None:
+        """What was left out so far."""
+        self._damage.extend(reader.losses[self._told :])
+        self._told = len(reader.losses)
 
     def _cut_back(self, reader: SegmentReader) -> None:
         lost = reader.walk.offset - reader.walk.good_offset
         reader.retreat()
         self.first = min(self.first, reader.walk.at.last_number + 1)  # these numbers are used again
-        if not self._proved_only:  # else they were never given out
+        if lost and not self._proved_only:  # else they were never given out
             what = f"cut back to its last good checkpoint: the {lost} bytes of records after it were withdrawn"
             self._damage.append(Damage(reader.segment.path, reader.walk.good_offset, what))
 
@@ -258,10 +272,13 @@ def before(segments: list[Segment], start: Start) -> list[Segment]:
 def end_of(segments: list[Segment]) -> int | None:
     """Number of the last whole record of one journal, None where it has none. Reads the newest segment through."""
     for segment in reversed(segments):
-        reader = SegmentReader(segment, live=segment.state == State.OPEN)
+        growing = segment.state == State.OPEN
+        reader = SegmentReader(segment, live=growing, resync=True)
         last = 0
         try:
             while (batch := reader.poll()) is not None:
+                last = batch.last_number
+            for batch in () if growing else reader.rest():
                 last = batch.last_number
         finally:
             reader.close()

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ssmd.journal.paths import Segment, State
-from ssmd.journal.source import CHUNK_BYTES, NUMBER_AT, CompressionError, SegmentSource
+from ssmd.journal.source import CHUNK_BYTES, KIND_AT, NUMBER_AT, CompressionError, SegmentSource
 from ssmd.native.failure import DAMAGED, OK
 from ssmd.native.walk import (
     FAULT_CRC,
     FAULT_INCOMPLETE,
     FAULT_UNSEALED,
     Filter,
+    Mark,
     View,
     ViewReader,
     Walk,
@@ -44,6 +45,7 @@ KIND_NAMES = (
     "entry",
 )
 _BOOK = 3
+_CHECKPOINT = (10).to_bytes(2, "little")
 _SKIP_MARGIN_NS = 60 * 1_000_000_000  # wall clocks step: no segment is skipped by time closer than this
 _HALF_WRITTEN_S = 0.05  # one write of the flusher is on its way for less than this
 _SEARCH_BYTES = (
@@ -89,6 +91,12 @@ class Batch(NamedTuple):
         """Number of its first record."""
         at = self.start + NUMBER_AT
         return int.from_bytes(self.data[at : at + 8], "little")
+
+    @property
+    def before(self) -> int:
+        """Number of the record that stands before it in a whole journal."""
+        at = self.start + KIND_AT
+        return self.first_number - (self.data[at : at + 2] != _CHECKPOINT)
 
     @property
     def size_bytes(self) -> int:
@@ -152,11 +160,23 @@ def kind_name(view: View) -> str:
     return KIND_NAMES[view.kind] if view.kind < len(KIND_NAMES) else f"kind_{view.kind}"
 
 
+@dataclass(slots=True)
+class _Search:
+    """On the way from damage to the next batch that proves itself."""
+
+    offset: int  # where it is wrong
+    what: str
+    before: Mark  # the end of what was proved
+    begin: int  # behind `before` where the unproved was given too
+    place: int  # looked at up to here
+
+
 class SegmentReader:
-    """Batches of one segment. `poll` until None, then `finish` once; or, on a growing file, `poll` again later.
+    """Batches of one segment. `poll` until None, then `finish`; or, on a growing file, `poll` again later.
 
     `resync`: after damage go on at the next batch that proves itself, with what was left out in `losses`; `damage` is
-    what ends the reading, as without it. `poll` again after a proved batch from `finish`.
+    what ends the reading, as without it. An open segment may bring that batch later: `poll` looks for it. `finish` and
+    `poll` again after a proved batch from `finish` (`rest` does).
 
     `groups`: each batch is what stands between two checkpoints, the second one included, and of a file that is still
     open only what is on the disk for good, so that no power cut takes back what was given.
@@ -169,6 +189,7 @@ class SegmentReader:
         self.damage: Damage | None = None
         self.losses: list[Damage] = []
         self._resync = resync
+        self._sought: _Search | None = None
         self._live = live and not groups
         self._groups = groups
         self._synced = 0  # offset up to which an open file is known to be on the disk
@@ -181,14 +202,17 @@ class SegmentReader:
 
     def poll(self) -> Batch | None:
         """The next batch, None when there is none now. A live reader is also given the unproved tail."""
-        while self.damage is None:
+        if self._sought is not None and not self._seek(self._sought):
+            return None
+        while self.damage is None and self._sought is None:
             losses = len(self.losses)
             batch = self._proved()
             if batch is not None:
                 return batch
-            if len(self.losses) == losses and (self.damage is not None or not self._more()):
+            if len(self.losses) == losses and (self.damage is not None or self._sought or not self._more()):
                 break
-        return self._give(self.walk.offset, proved=False) if self._live and self.damage is None else None
+        sound = self.damage is None and self._sought is None
+        return self._give(self.walk.offset, proved=False) if self._live and sound else None
 
     def finish(self, sealed: bool | None = None) -> Batch | None:
         """No more bytes will come: the unproved tail of an open segment if there is one, and the judgement."""
@@ -196,22 +220,49 @@ class SegmentReader:
             return None
         sealed = self.segment.sealed if sealed is None else sealed
         left, whole = self.left, self.walk.offset
+        if self._sought is not None:
+            if self._seek(self._sought):
+                return self.poll()
+            self._give_up(self._sought)
+            return None
         if self.walk.end(left, sealed) == DAMAGED:
             self._fault(left)
+            if self._sought is not None:
+                self._give_up(self._sought)
             if self.damage is None:  # there is more behind it
                 return self.poll()
         if sealed or self._groups or self._given != self.walk.good_offset:
             return None
         return self._give(whole, proved=False, keep=True)
 
+    def rest(self, sealed: bool | None = None) -> Iterator[Batch]:
+        """`finish`, and what follows a batch that was found behind damage. The unproved tail is the last, if any."""
+        while (batch := self.finish(sealed)) is not None:
+            yield batch
+            if not batch.proved:
+                return
+            while (batch := self.poll()) is not None:
+                yield batch
+
+    @property
+    def searching(self) -> bool:
+        """Damage was found, and nothing behind it that proves itself yet."""
+        return self._sought is not None
+
     @property
     def left(self) -> int:
         """Bytes that were read behind the last whole record."""
-        return self._given + len(self._data) - self._start - self.walk.offset
+        return self.seen - self.walk.offset
+
+    @property
+    def seen(self) -> int:
+        """Offset up to which it was read."""
+        return self._given + len(self._data) - self._start
 
     def retreat(self) -> None:
         """Back to the last good checkpoint: the file was cut there."""
         self.walk.rewind()
+        self._sought = None
         self._data, self._start = b"", 0
         self._given = self.walk.good_offset
         self.source.seek(self._given)
@@ -239,7 +290,7 @@ class SegmentReader:
         if self._groups and self.walk.good_offset > self._synced:
             self._sync()
         batch = self._give(self.walk.good_offset, proved=True)
-        if status == DAMAGED:
+        if status == DAMAGED and batch is None:  # else what is before it is given first
             self._fault(0)
         return batch
 
@@ -270,7 +321,7 @@ class SegmentReader:
 
     def _sync(self) -> None:
         """A checkpoint is written before it is synced: what was read of an open file may not be on the disk yet."""
-        read = self._given + len(self._data) - self._start
+        read = self.seen
         if not self.segment.sealed:
             self.source.sync()
         self._synced = read
@@ -288,35 +339,51 @@ class SegmentReader:
 
     def _fault(self, left: int) -> None:
         offset, what = self.walk.fault_offset, describe(self.walk, left, self.segment.sealed)
-        if self._resync and not self.walk.final and self._search(offset, what):
+        if not self._resync or self.walk.final:
+            self._damaged(offset, what)
             return
-        self._damaged(offset, what)
+        begin = max(self._given, self.walk.good_offset)
+        self._sought = _Search(offset, what, self.walk.good, begin, begin)
+        if not self._seek(self._sought) and self.segment.state != State.OPEN:
+            self._give_up(self._sought)
 
     def _damaged(self, offset: int, what: str) -> None:
         if self.damage is None:
             self.damage = Damage(self.segment.path, offset, what)
 
-    def _search(self, offset: int, what: str) -> bool:
-        """After damage: on to the first batch that proves itself. False: none is there."""
-        before = self.walk.good
-        place = before.offset
-        while (at := self.walk.resync(self._data, self._start, self._given, place)) is not None:
-            place = at
+    def _seek(self, sought: _Search) -> bool:
+        """After damage: on to the first batch that proves itself. False: none is there now."""
+        while (at := self.walk.resync(self._data, self._start, self._given, sought.place)) is not None:
+            sought.place = at
             if not self._more():
-                self.damage = self._rest_lost(offset, what)
                 return False
             self._skip(max(0, len(self._data) - self._start - _SEARCH_BYTES))
-        after = self.walk.good
-        self._skip(after.offset - self._given)
-        records = after.records - before.records
-        what = f"{what}; {lost(before.offset, after.offset, records)}"
-        self.losses.append(Damage(self.segment.path, offset, what, before.offset, after.offset, records))
+        self._sought = None
+        self._skip(self.walk.good_offset - self._given)
+        self.losses.append(self._left_out(sought, self.walk.good))
         return True
+
+    def _left_out(self, sought: _Search, after: Mark) -> Damage:
+        before, begin = sought.before, sought.begin
+        if begin == before.offset:
+            records = after.records - before.records
+            what = f"{sought.what}; {lost(begin, after.offset, records)}"
+            return Damage(self.segment.path, sought.offset, what, begin, after.offset, records)
+        what = f"{sought.what}; bytes {before.offset} to {begin} were given out before that was known"
+        if begin == after.offset:
+            return Damage(self.segment.path, sought.offset, what)
+        return Damage(
+            self.segment.path, sought.offset, f"{what}; {lost(begin, after.offset)}", begin, after.offset, None
+        )
+
+    def _give_up(self, sought: _Search) -> None:
+        self._sought = None
+        self.damage = self._rest_lost(sought.offset, sought.what)
 
     def _rest_lost(self, offset: int, what: str) -> Damage:
         """Nothing after the last good checkpoint is believed, but the whole records of an open segment's tail."""
         tail = self.walk.fault == FAULT_INCOMPLETE and not self.segment.sealed
-        start, end = offset if tail else self.walk.good_offset, self._given + len(self._data) - self._start
+        start, end = offset if tail else self.walk.good_offset, self.seen
         if tail or end == start:
             return Damage(self.segment.path, offset, what)
         return Damage(
@@ -382,12 +449,7 @@ def _all_batches(reader: SegmentReader) -> Iterator[Batch]:
         time.sleep(_HALF_WRITTEN_S)
         while (batch := reader.poll()) is not None:
             yield batch
-    while (batch := reader.finish()) is not None:
-        yield batch
-        if not batch.proved:  # the tail
-            return
-        while (batch := reader.poll()) is not None:
-            yield batch
+    yield from reader.rest()
 
 
 def records_of(segment: Segment, batch: Batch, views: ViewReader) -> Iterator[Record]:

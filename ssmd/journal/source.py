@@ -18,6 +18,7 @@ from ssmd.journal.paths import COMPRESSED, SEALED, Segment, State, Stored, segme
 
 CHUNK_BYTES = 1 << 20
 NUMBER_AT = 16  # SSMD_RECORD_NUMBER
+KIND_AT = 72  # SSMD_RECORD_KIND
 
 
 class GoneError(StorageError):

@@ -167,6 +167,7 @@ class _Reader:
         self._held: tuple[Segment, Batch] | None = None
         self._last = 0  # number of the last entry that was read, 0 = none yet
         self._told = 0  # damage
+        self._damaged = False  # since the last batch
 
     def next(self, timeout_s: float = 0.0) -> Entry | None:
         deadline = time.monotonic() + timeout_s
@@ -203,17 +204,16 @@ class _Reader:
         if self._told < len(follower.damage):
             damage = follower.damage[self._told]
             self._told += 1
-            self._last = 0  # the numbers that are missing now were told with the damage
+            self._damaged = True
             raise DamageError(str(damage))
         if self._held is None:
             return
-        first, expected = self._held[1].first_number, self._last + 1
-        if self._last and first > expected:
-            self._last = first - 1
-            raise LaggedError(
-                f"{self._root}: entries {expected} to {first - 1} were removed before they were read",
-                missed=first - expected,
-            )
+        before, expected = self._held[1].before, self._last + 1
+        damaged, self._damaged = self._damaged, False
+        if self._last and before >= expected:
+            self._last = before
+            why = "are damaged" if damaged else "were removed before they were read"
+            raise LaggedError(f"{self._root}: entries {expected} to {before} {why}", missed=before - expected + 1)
 
     def _entry(self, record: Record) -> Entry | None:
         """The record as an entry; None where it lies before the start, or is of another topic."""

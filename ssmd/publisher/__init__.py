@@ -163,6 +163,7 @@ class Publisher:
         self._planner = Planner(target.journal, options.prefix, mode=options.mode, batch_records=options.batch_records)
         self._follower = self._new_follower()
         self._damage_told = 0
+        self._damaged_before: dict[tuple[int, int], int] = {}  # batches behind damage -> their segment's first number
         self._batches: deque[Batch] = deque()
         self._pieces: Iterator[Work] = iter(())
         self._work = Work(covers=self._number)
@@ -264,6 +265,7 @@ class Publisher:
         self._follower.close()
         self._follower, self._damage_told = self._new_follower(), 0
         self._batches.clear()
+        self._damaged_before.clear()
         self._pieces, self._work, self._planned = iter(()), Work(covers=self._number), self._number
         self._unsure = True
 
@@ -271,13 +273,21 @@ class Publisher:
         """Has something in hand, if there is something."""
         if self._batches or self._work.messages:
             return
-        self._batches.extend(batch for _, batch in self._follower.batches())
-        for damage in self._follower.damage[self._damage_told :]:
+        for segment, batch in self._follower.batches():
+            if self._tell_damage():
+                self._damaged_before[batch.offset, batch.last_number] = segment.first_number
+            self._batches.append(batch)
+        self._tell_damage()
+        self._look_for_oldest()
+
+    def _tell_damage(self) -> bool:
+        """Whether there is more than was told."""
+        found, self._damage_told = self._follower.damage[self._damage_told :], len(self._follower.damage)
+        for damage in found:
             self._log(
                 "the journal is damaged: what cannot be trusted is not published", level="error", what=str(damage)
             )
-        self._damage_told = len(self._follower.damage)
-        self._look_for_oldest()
+        return bool(found)
 
     def _fill(self) -> None:
         """Plans until there is a window of messages, or nothing more to plan."""
@@ -296,16 +306,21 @@ class Publisher:
 
     def _look_for_hole(self, batch: Batch) -> None:
         """Numbers that are not there were removed before they could be published (retention), or are damaged."""
-        first = batch.first_number
-        missed, self._begins = (0 if self._begins else max(first - self._planned - 1, 0)), False
+        begins_at = self._damaged_before.pop((batch.offset, batch.last_number), 0)
+        after = self._planned
+        if self._begins:  # records before the first segment that is there are not asked for
+            after = max(begins_at - 1, 0) if begins_at else batch.before
+        missed, self._begins = max(batch.before - after, 0), False
+        self._planned = max(self._planned, batch.before)
         if not missed:
             return
-        sentence = (
-            f"{missed:,} records were never published: {self._planned + 1} to {first - 1} are gone from the journal"
-        )
-        self._log(sentence, level="error", missed=missed, hint="Keep segments for longer: storage.retain_days.")
+        which = f"{missed:,} records were never published: {after + 1} to {batch.before} are"
+        sentence = f"{which} damaged in the journal" if begins_at else f"{which} gone from the journal"
+        hint = "`ssmd verify` says where." if begins_at else "Keep segments for longer: storage.retain_days."
+        self._log(sentence, level="error", missed=missed, hint=hint)
         self._counters["missed"] += missed
-        self._missed = sentence
+        total = self._counters["missed"]
+        self._missed = sentence if total == missed else f"{sentence}, {total:,} in all"
 
     def _look_for_oldest(self) -> None:
         if self._work.recv_ns:

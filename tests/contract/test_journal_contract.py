@@ -497,6 +497,9 @@ def test_damage_is_told_once_in_its_place_and_reading_goes_on_behind_it(segments
     assert [entry.number for entry in (reader.next(), reader.next(), reader.next()) if entry] == [1, 2, 3]
     with pytest.raises(DamageError):
         reader.next()
+    with pytest.raises(LaggedError) as lagged:
+        reader.next()
+    assert lagged.value.missed == 3
     assert now_there(reader) == [7, 8, 9]
 
 
