@@ -8,10 +8,10 @@ import pytest
 
 from ssmd.errors import ConflictError, LimitError, MiddlewareError, RejectedError, UnavailableError
 from ssmd.middleware.interfaces import Message
+from ssmd.middleware.nats.messages import place_of
 from ssmd.middleware.nats.publishing import encode
 from ssmd.middleware.nats.refusals import refusal
 from ssmd.middleware.nats.stream import facts_of, judge
-from ssmd.middleware.nats.subscription import place_of
 
 S = 1_000_000_000
 

@@ -15,26 +15,27 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import secrets
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import nats.errors
-from nats.aio.msg import Msg
 
-from ssmd.errors import LaggedError, MiddlewareError, PublishError, RejectedError, UnavailableError
+from ssmd.errors import LaggedError, PublishError, RejectedError, UnavailableError
 from ssmd.middleware.interfaces import Entry, Headers, JournalReader, Message, Start
 from ssmd.middleware.journal_limits import checked_headers, checked_topic, wanted
 from ssmd.middleware.names import covers
-from ssmd.middleware.nats.client import BusClient, while_connected
+from ssmd.middleware.nats import consumers
+from ssmd.middleware.nats.client import BusClient, Tap, while_connected
 from ssmd.middleware.nats.connection import Connection
+from ssmd.middleware.nats.messages import headers_of, place_of, status_of
+from ssmd.middleware.nats.parser import Raw
 from ssmd.middleware.nats.refusals import is_missing_stream
 from ssmd.middleware.nats.stream import (
     BEGINS_AGAIN,
-    NS,
     StreamFacts,
     api,
     begins_again,
@@ -43,7 +44,6 @@ from ssmd.middleware.nats.stream import (
     stream_facts,
     time_of,
 )
-from ssmd.middleware.nats.subscription import ABANDONED_S, place_of
 from ssmd.middleware.nats.transport import NatsTransport
 
 CALL_TIMEOUT_S: Final = 10.0
@@ -149,8 +149,9 @@ class NatsJournalReader:
         self._ready: deque[Entry | LaggedError] = deque()
         self._client: BusClient | None = None  # the one that inbox and consumer are of
         self._inbox = ""
+        self._tapped: tuple[BusClient, Tap] | None = None
         self._consumer: str | None = None
-        self._came: asyncio.Queue[Msg] = asyncio.Queue()
+        self._came: asyncio.Queue[Raw] = asyncio.Queue()
         self._first = 0  # of the stream, as of the last look
         self._whole = False
         self._closed = False
@@ -248,16 +249,9 @@ class NatsJournalReader:
         """One request of a consumer: what is there now, or the first within a time. Whether something came."""
         try:
             await self._begin(client)
-            asked: dict[str, Any] = {"batch": count}
-            patience_s = GRACE_S
-            if wait_s > 0:
-                asked["expires"] = round(min(wait_s, WAIT_S) * NS)
-                patience_s += min(wait_s, WAIT_S)
-            else:
-                asked["no_wait"] = True
-            where = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
-            await client.publish(where, json.dumps(asked).encode(), reply=self._inbox)
-            return await while_connected(client, self._take(count), patience_s)
+            waits_s = min(wait_s, WAIT_S) if wait_s > 0 else None
+            await consumers.ask(client, self._stream, self._consumer or "", self._inbox, count, waits_s)
+            return await while_connected(client, self._take(count), GRACE_S + (waits_s or 0.0))
         except TimeoutError:
             self._consumer = None
             return False
@@ -268,14 +262,13 @@ class NatsJournalReader:
     async def _take(self, count: int) -> bool:
         """The answers to one request. Whether a message was among them."""
         for came in range(count):
-            message = await self._came.get()
-            if not message.reply:
-                if (message.headers or {}).get("Status") not in NO_MORE:
+            subject, reply, headers, payload = await self._came.get()
+            if not reply:
+                if status_of(headers) not in NO_MORE:
                     self._consumer = None
                 return came > 0
-            sequence, time_ns = place_of(message.reply)
-            headers = {n: v for n, v in (message.headers or {}).items() if not n.startswith("Nats-")}
-            self._accept(sequence, message.subject, message.data, headers, time_ns)
+            sequence, time_ns = place_of(reply)
+            self._accept(sequence, subject.decode(), payload, _headers(headers), time_ns)
         return True
 
     async def _begin(self, client: BusClient) -> None:
@@ -287,38 +280,29 @@ class NatsJournalReader:
         self._came = asyncio.Queue()  # what an old request still brings goes to the old one
         came = self._came
 
-        async def take(message: Msg) -> None:
-            came.put_nowait(message)
+        def take(run: list[Raw]) -> None:
+            for raw in run:
+                came.put_nowait(raw)
 
+        await self._untap(client)
         self._inbox = client.new_inbox()
-        await client.subscribe(self._inbox, cb=take, pending_msgs_limit=0, pending_bytes_limit=0)
-        config = {
-            "deliver_policy": "by_start_sequence",
-            "opt_start_seq": self._next,
-            "ack_policy": "none",
-            "max_deliver": -1,
-            "replay_policy": "instant",
-            "inactive_threshold": round(ABANDONED_S * NS),
-        }
-        if not self._whole:
-            config["filter_subject"] = self._pattern
-        made = await api(
-            client,
-            f"CONSUMER.CREATE.{self._stream}",
-            {"stream_name": self._stream, "config": config},
-            f"read stream {self._stream}",
-        )
-        self._consumer = str(made["name"])
+        self._tapped = client, await client.tap(self._inbox, take)
+        config = consumers.given_from(self._next - 1, Start.beginning(), None if self._whole else self._pattern)
+        self._consumer = await consumers.make(client, self._stream, config)
 
     async def _drop_consumer(self) -> None:
         consumer, self._consumer = self._consumer, None
         client = self._connection.client
-        if consumer is None or client is None or client is not self._client:
-            return
-        try:
-            await api(client, f"CONSUMER.DELETE.{self._stream}.{consumer}", None, f"delete consumer {consumer}")
-        except MiddlewareError:
-            pass
+        if consumer is not None and client is not None and client is self._client:
+            await consumers.delete(client, self._stream, consumer)
+            await self._untap(client)
+
+    async def _untap(self, client: BusClient) -> None:
+        """No more for the inbox that was; one of an older connection went with that."""
+        tapped, self._tapped = self._tapped, None
+        if tapped is not None and tapped[0] is client:
+            with suppress(nats.errors.Error, OSError):
+                await tapped[1].unsubscribe()
 
     async def _look_for_return(self, client: BusClient, facts: StreamFacts) -> None:
         """Whether our numbers are still those of the stream: else we would wait for what it has given long ago."""
@@ -364,9 +348,4 @@ class NatsJournalReader:
 
 def _headers(raw: bytes) -> dict[str, str]:
     """Headers as the server stores them, but its own (message ids)."""
-    found = {}
-    for line in raw.decode().split("\r\n")[1:]:
-        name, colon, value = line.partition(":")
-        if colon and not name.startswith("Nats-"):
-            found[name] = value.strip()
-    return found
+    return {name: value for name, value in headers_of(raw).items() if not name.startswith("Nats-")}

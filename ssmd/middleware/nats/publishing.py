@@ -27,9 +27,9 @@ from nats.aio.msg import Msg
 from ssmd.errors import ConflictError, LimitError, MiddlewareError, PublishError, RejectedError, UnavailableError
 from ssmd.middleware.interfaces import Message, Receipt
 from ssmd.middleware.names import uncovered
-from ssmd.middleware.nats.acks import Ack
 from ssmd.middleware.nats.client import BusClient, while_connected
 from ssmd.middleware.nats.connection import Connection
+from ssmd.middleware.nats.parser import Ack
 from ssmd.middleware.nats.refusals import refusal
 from ssmd.middleware.nats.stream import HEADER_ROOM_BYTES, StreamFacts, stream_facts
 

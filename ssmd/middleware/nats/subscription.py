@@ -18,118 +18,32 @@ higher one counts.
 from __future__ import annotations
 
 import asyncio
-import json
-import re
 import threading
-import time
 from collections import deque
-from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import nats.errors
-from nats.aio.msg import Msg
 
 from ssmd.errors import ConflictError, LaggedError, MiddlewareError, RejectedError, UnavailableError
-from ssmd.middleware.interfaces import Delivery, Message, Start
+from ssmd.middleware.interfaces import Delivery, Start
 from ssmd.middleware.names import WORD, covers
+from ssmd.middleware.nats import consumers
 from ssmd.middleware.nats.client import BusClient, while_connected
 from ssmd.middleware.nats.connection import Connection, end_task
-from ssmd.middleware.nats.stream import BEGINS_AGAIN, NS, StreamFacts, api, begins_again, first_since, stream_facts
+from ssmd.middleware.nats.messages import behind, delivery_of, place_of, status_of
+from ssmd.middleware.nats.parser import Raw
+from ssmd.middleware.nats.queue import BYTES, Queue
+from ssmd.middleware.nats.stream import BEGINS_AGAIN, StreamFacts, begins_again, first_since, stream_facts
 
-PULL_MESSAGES: Final = 1000  # at most in one request
+PULL_MESSAGES: Final = 8192  # at most in one request
+PULL_AT_FIRST: Final = 1000  # before it is known how large they are
 PULL_EXPIRES_S: Final = 2.0  # an idle request is asked again after this
 PULL_GRACE_S: Final = 3.0  # no answer at all for so long after that: the consumer is lost
-ABANDONED_S: Final = 60.0  # the server removes an ephemeral consumer that nobody asks
-ACK_WAIT_S: Final = 86_400.0  # the server gives nothing again by itself: the next subscriber asks for it
 RETRY_S: Final = 0.2
 COMPLETE: Final = ""  # all that a request asked for came
 SILENT: Final = "?"  # nothing came, not even that nothing did
 FINE: Final = (COMPLETE, "404", "408")  # the two: there is no more
 CALL_TIMEOUT_S: Final = 5.0
-MESSAGE_ID: Final = "Nats-Msg-Id"
-
-
-class _Queue:
-    """What waits for the caller's thread: deliveries and, in their place, the errors that belong between them."""
-
-    def __init__(self, pending: int, drained: Callable[[], None]) -> None:
-        self._items: deque[Delivery | LaggedError] = deque()
-        self._changed = threading.Condition()
-        self._pending = pending
-        self._drained = drained
-        self._trouble: MiddlewareError | None = None
-        self._end: MiddlewareError | None = None
-
-    def room(self) -> int:
-        return self._pending - len(self._items)
-
-    def put(self, item: Delivery | LaggedError) -> None:
-        with self._changed:
-            self._items.append(item)
-            self._trouble = None
-            self._changed.notify()
-
-    def trouble(self, error: MiddlewareError | None) -> None:
-        """What keeps messages from coming, for the next caller who waits in vain; None: all is well."""
-        with self._changed:
-            self._trouble = error
-            if error is not None and not error.retryable:
-                self._changed.notify()
-
-    def end(self, error: MiddlewareError) -> None:
-        """Nothing more will come."""
-        with self._changed:
-            self._end = error
-            self._changed.notify_all()
-
-    def discard(self) -> None:
-        with self._changed:
-            self._items.clear()
-
-    def next(self, timeout_s: float) -> Delivery | None:
-        deadline = time.monotonic() + timeout_s
-        with self._changed:
-            while not self._items:
-                trouble = self._trouble
-                if self._end is not None:
-                    raise self._end
-                wait_s = deadline - time.monotonic()
-                if trouble is not None and (wait_s <= 0 or not trouble.retryable):
-                    self._trouble = None if not trouble.retryable else trouble
-                    raise trouble
-                if wait_s <= 0:
-                    return None
-                self._changed.wait(wait_s)
-            item = self._items.popleft()
-            low = len(self._items) == self._pending // 2 or not self._items
-        if low:
-            self._drained()
-        if isinstance(item, LaggedError):
-            raise item
-        return item
-
-
-def place_of(reply: str) -> tuple[int, int]:
-    """Place in the stream and time (UTC ns) of a message, from the subject that acknowledges it:
-
-    $JS.ACK.<stream>.<consumer>.<deliveries>.<place>.<number here>.<time>.<messages behind it>, since 2.10 optionally
-    with a domain and an account in front.
-    """
-    words = reply.split(".")
-    shift = 5 if len(words) < 11 else 7
-    return int(words[shift]), int(words[shift + 2])
-
-
-def delivery_of(message: Msg, sequence: int, time_ns: int) -> Delivery:
-    headers = {name: value for name, value in (message.headers or {}).items() if name != MESSAGE_ID}
-    message_id = (message.headers or {}).get(MESSAGE_ID)
-    return Delivery(
-        message=Message(message.subject, message.data, headers, message_id),
-        sequence=sequence,
-        time_ns=time_ns,
-        token=message.reply,
-    )
 
 
 class StreamSubscription:
@@ -158,13 +72,15 @@ class StreamSubscription:
         self._created = ""  # when the stream was made that these places are of
         self._last_ns = 0  # when the last message that came in was stored
         self._consumer: str | None = None
-        self._queue = _Queue(pending, lambda: connection.soon(self._more))
+        self._queue = Queue(pending, lambda: connection.soon(self._more))
         self._wanted = asyncio.Event()
         self._answered = asyncio.Event()
         self._outstanding = 0
         self._status = COMPLETE
         self._holding = False
-        self._held: list[Msg] = []
+        self._held: list[Raw] = []
+        self._behind = 0  # messages of ours that the stream had behind the last one that came
+        self._came = self._came_bytes = 0  # of late
         self._unacked: set[int] = set()
         self._acks: deque[str] = deque()
         self._lock = threading.Lock()  # for the two above
@@ -225,34 +141,46 @@ class StreamSubscription:
                 self._queue.trouble(error)
             except (nats.errors.Error, OSError) as error:
                 self._queue.trouble(UnavailableError("the bus cannot be reached", evidence=str(error)))
+            except Exception as error:  # ours: silence would look like a stream without messages
+                self._queue.end(UnavailableError("the subscription failed", evidence=repr(error)))
+                raise
             self._consumer = None
             await asyncio.sleep(RETRY_S)
 
     async def _pull(self, client: BusClient) -> None:
         """Asks for messages as long as there is room for them; returns when connection or consumer are gone."""
         inbox = client.new_inbox()
-        subscription = await client.subscribe(inbox, cb=self._take, pending_msgs_limit=0, pending_bytes_limit=0)
-        least = max(self._pending // 2, 1)
+        tapped = await client.tap(inbox, self._take)
         caught_up = False
         try:
             while self._connection.client is client and not self.ended:
                 if caught_up:
                     self._seen = max(self._seen or 0, (await stream_facts(client, self._stream)).last)
-                await self._until_room(least)
-                status = await self._ask(client, inbox, min(self._queue.room(), PULL_MESSAGES))
+                await self._until_room()
+                status = await self._ask(client, inbox, self._wanted_messages())
                 if status not in FINE:
                     return
-                caught_up = status != COMPLETE
+                caught_up = status != COMPLETE and not self._behind
         finally:
             self._held.clear()
             if self._connection.client is client:
-                await subscription.unsubscribe()
+                await tapped.unsubscribe()
 
-    async def _until_room(self, least: int) -> None:
-        while self._queue.room() < least:
+    async def _until_room(self) -> None:
+        """Half of the room, in messages and in bytes."""
+        least = max(self._pending // 2, 1)
+        while self._queue.room() < least or self._queue.room_bytes() < BYTES // 2:
             self._wanted.clear()
-            if self._queue.room() < least:
+            if self._queue.room() < least or self._queue.room_bytes() < BYTES // 2:
                 await self._wanted.wait()
+
+    def _wanted_messages(self) -> int:
+        """As many as there is room for, if they are as large as those that came."""
+        most = PULL_AT_FIRST
+        if self._came:
+            most = max(min(PULL_MESSAGES, self._queue.room_bytes() * self._came // max(self._came_bytes, 1)), 1)
+        self._came, self._came_bytes = self._came // 2, self._came_bytes // 2
+        return min(self._queue.room(), most)
 
     async def _ask(self, client: BusClient, inbox: str, messages: int) -> str:
         """One pull request and its answers; gives the status that ended it.
@@ -260,17 +188,14 @@ class StreamSubscription:
         What it brings is held until the stream was looked at: what the stream had removed by then, and we had not seen,
         is what was missed, and its error belongs in front of what came.
         """
-        self._outstanding, self._status = messages, COMPLETE
+        self._outstanding, self._status, self._behind = messages, COMPLETE, 0
         self._answered.clear()
         self._holding = True
-        asked = {"batch": messages, "expires": round(PULL_EXPIRES_S * NS)}
-        where = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
-        await client.publish(where, json.dumps(asked).encode(), reply=inbox)
+        await consumers.ask(client, self._stream, self._consumer or "", inbox, messages, PULL_EXPIRES_S)
         self._look_for_hole(await stream_facts(client, self._stream))
         self._holding = False
-        for message in self._held:
-            self._accept(message)
-        self._held.clear()
+        held, self._held = self._held, []
+        self._accept(held)
         while self._outstanding > 0 and self._status == COMPLETE:
             before = self._outstanding
             try:
@@ -282,38 +207,57 @@ class StreamSubscription:
                 return SILENT
         return self._status
 
-    async def _take(self, message: Msg) -> None:
-        """A message of the stream, or the end of a pull request."""
-        if not message.reply:
-            self._status = (message.headers or {}).get("Status", SILENT)
+    def _take(self, run: list[Raw]) -> None:
+        try:
+            self._take_run(run)
+        except (ValueError, IndexError) as error:  # what comes behind it must not be taken for what follows
+            self._queue.trouble(UnavailableError("the bus sent what is no message of a stream", evidence=repr(error)))
+            self._status = SILENT
             self._answered.set()
-            return
-        self._outstanding -= 1
+
+    def _take_run(self, run: list[Raw]) -> None:
+        """Messages of the stream, or the end of a pull request."""
+        messages = [raw for raw in run if raw[1]]
+        if len(messages) < len(run):
+            said = next(raw for raw in run if not raw[1])
+            self._status = status_of(said[2]) or SILENT
+            self._answered.set()
+        self._outstanding -= len(messages)
         if self._outstanding <= 0:
             self._answered.set()
         if self._holding:
-            self._held.append(message)
+            self._held += messages
         else:
-            self._accept(message)
+            self._accept(messages)
 
-    def _accept(self, message: Msg) -> None:
-        """A message of the stream, in its turn."""
-        sequence, time_ns = place_of(message.reply)
-        position = self._position
-        if position is not None and sequence <= position:
-            self._again(sequence, message.reply)
-            return
-        if sequence < self._least or time_ns < self._from_ns:
-            return
-        self._from_ns = 0
-        if self._whole and position is not None and sequence > position + 1:
-            self._lagged(sequence - position - 1, position, sequence)
-        self._position = self._seen = sequence
-        self._last_ns = time_ns
+    def _accept(self, messages: list[Raw]) -> None:
+        """Messages of the stream, in their turn."""
+        taken: list[Delivery | LaggedError] = []
+        places = []
+        for raw in messages:
+            sequence, time_ns = place_of(raw[1])
+            position = self._position
+            if position is not None and sequence <= position:
+                self._again(sequence, raw[1].decode())
+                continue
+            if sequence < self._least or time_ns < self._from_ns:
+                continue
+            self._from_ns = 0
+            if self._whole and position is not None and sequence > position + 1:
+                taken.append(self._lagged(sequence - position - 1, position, sequence))
+            self._position = self._seen = sequence
+            self._last_ns = time_ns
+            self._came_bytes += len(raw[3])
+            places.append(sequence)
+            taken.append(delivery_of(raw, sequence, time_ns))
+        if messages:
+            self._behind = behind(messages[-1][1])
+        self._came += len(places)
         if self._durable is not None:
             with self._lock:
-                self._unacked.add(sequence)
-        self._queue.put(delivery_of(message, sequence, time_ns))
+                self._unacked.update(places)
+        if taken:
+            self._queue.put(taken)
 
     def _again(self, sequence: int, reply: str) -> None:
         """A message that came before: the bus lost its acknowledgement, if there was one."""
@@ -332,7 +276,7 @@ class StreamSubscription:
         seen = self._position if self._whole else self._seen
         if seen is None or facts.first <= seen + 1:
             return
-        self._lagged(facts.first - seen - 1 if self._whole else 0, seen, facts.first)
+        self._queue.put([self._lagged(facts.first - seen - 1 if self._whole else 0, seen, facts.first)])
         self._position = self._seen = facts.first - 1
 
     async def _look_for_return(self, client: BusClient, facts: StreamFacts) -> None:
@@ -343,20 +287,18 @@ class StreamSubscription:
             return
         first = await first_since(client, facts, self._last_ns + 1)
         said = BEGINS_AGAIN.format(self._stream, first, (self._seen or 0) + 1)
-        self._queue.put(LaggedError(said, missed=0, hint="What was lost is in the journal."))
+        self._queue.put([LaggedError(said, missed=0, hint="What was lost is in the journal.")])
         self._position, self._seen, self._least = first - 1, first - 1, 0
         with self._lock:
             self._unacked = {place for place in self._unacked if place < first}
 
-    def _lagged(self, missed: int, position: int, sequence: int) -> None:
+    def _lagged(self, missed: int, position: int, sequence: int) -> LaggedError:
         count = f"{missed} messages" if missed else "messages (how many of ours is not known, perhaps none)"
-        self._queue.put(
-            LaggedError(
-                f"stream {self._stream} removed {count} between {position} and {sequence} before they were read",
-                missed=missed,
-                hint="The journal has them. Read faster, or raise the stream's limits (transport.stream_max_bytes, "
-                "transport.stream_max_age_hours).",
-            )
+        return LaggedError(
+            f"stream {self._stream} removed {count} between {position} and {sequence} before they were read",
+            missed=missed,
+            hint="The journal has them. Read faster, or raise the stream's limits (transport.stream_max_bytes, "
+            "transport.stream_max_age_hours).",
         )
 
     # ---- consumers ---------------------------------------------------------------------------------------------------
@@ -371,93 +313,31 @@ class StreamSubscription:
             return
         if self._position is None and self._start.at == "end":
             self._position = self._seen = facts.last
-        config = self._config(facts)
-        config |= {"ack_policy": "none", "inactive_threshold": round(ABANDONED_S * NS)}
-        made = await api(
-            client,
-            f"CONSUMER.CREATE.{self._stream}",
-            {"stream_name": self._stream, "config": config},
-            f"read {self._pattern} of stream {self._stream}",
-        )
-        self._consumer = str(made["name"])
+        self._consumer = await consumers.make(client, self._stream, self._given_from(self._position))
 
-    def _config(self, facts: StreamFacts) -> dict[str, Any]:
-        config: dict[str, Any] = {"replay_policy": "instant", "max_deliver": -1}
-        if not self._whole:
-            config["filter_subject"] = self._pattern
-        if self._position is not None:
-            config |= {"deliver_policy": "by_start_sequence", "opt_start_seq": self._position + 1}
-        elif self._start.at == "number":
-            config |= {"deliver_policy": "by_start_sequence", "opt_start_seq": max(self._start.value, 1)}
-        elif self._start.at == "time":
-            config |= {"deliver_policy": "by_start_time", "opt_start_time": _rfc3339(self._start.value)}
-        else:
-            config |= {"deliver_policy": "all"}
-        return config
+    def _given_from(self, position: int | None) -> dict[str, Any]:
+        return consumers.given_from(position, self._start, None if self._whole else self._pattern)
 
     async def _next_generation(self, client: BusClient, durable: str, facts: StreamFacts) -> None:
         """The consumer of a durable name, anew from what was acknowledged."""
-        older = await self._generations(client, durable)
+        older = await consumers.generations(client, self._stream, durable)
         if self._generation and older and max(older) > self._generation:
             raise ConflictError(f"another subscriber took over the durable subscription {durable}")
         if self._generation:
             with self._lock:
                 floor = min(self._unacked) - 1 if self._unacked else self._position
         elif older:
-            self._position = self._seen = await self._acknowledged(client, durable, max(older))
+            self._position = self._seen = await consumers.acknowledged(client, self._stream, durable, max(older))
             await self._look_for_return(client, facts)
             floor = self._position
         else:
             floor = facts.last if self._start.at == "end" else None
             self._position = self._seen = floor
-        config = self._config(facts)
-        if floor is not None:
-            config |= {"deliver_policy": "by_start_sequence", "opt_start_seq": floor + 1}
         self._generation = max([self._generation, *older]) + 1
-        name = f"{durable}-{self._generation}"
-        config |= {"durable_name": name, "ack_policy": "explicit", "ack_wait": round(ACK_WAIT_S * NS)}
-        config |= {"max_ack_pending": -1}
-        await api(
-            client,
-            f"CONSUMER.DURABLE.CREATE.{self._stream}.{name}",
-            {"stream_name": self._stream, "config": config},
-            f"read {self._pattern} of stream {self._stream} as {durable}",
-        )
+        config = self._given_from(floor)
+        self._consumer = await consumers.make_durable(client, self._stream, durable, self._generation, config)
         for generation in older:
-            await self._delete(client, f"{durable}-{generation}")
-        self._consumer = name
-
-    async def _generations(self, client: BusClient, durable: str) -> list[int]:
-        wanted = re.compile(re.escape(durable) + r"-([0-9]+)")
-        found: list[int] = []
-        offset, total = 0, 1
-        while offset < total:
-            answer = await api(
-                client, f"CONSUMER.NAMES.{self._stream}", {"offset": offset}, f"list consumers of {self._stream}"
-            )
-            names = answer.get("consumers") or []
-            total = answer.get("total", 0)
-            found.extend(int(match[1]) for match in map(wanted.fullmatch, names) if match)
-            if not names:
-                break
-            offset += len(names)
-        return sorted(found)
-
-    async def _acknowledged(self, client: BusClient, durable: str, generation: int) -> int | None:
-        """The place up to which a generation was acknowledged; None where it never began anywhere."""
-        name = f"{durable}-{generation}"
-        info = await api(client, f"CONSUMER.INFO.{self._stream}.{name}", None, f"find consumer {name}")
-        floor = int(info["ack_floor"]["stream_seq"])
-        began = info["config"].get("opt_start_seq")
-        if began is not None:
-            return max(floor, int(began) - 1)
-        return floor if floor else None
-
-    async def _delete(self, client: BusClient, name: str) -> None:
-        try:
-            await api(client, f"CONSUMER.DELETE.{self._stream}.{name}", None, f"delete consumer {name}")
-        except MiddlewareError:
-            pass  # it is gone already, or goes by itself
+            await consumers.delete(client, self._stream, f"{durable}-{generation}")
 
     async def _send_acks(self) -> None:
         client = self._connection.client
@@ -483,65 +363,6 @@ class StreamSubscription:
             if self._durable is not None:
                 await client.flush(int(CALL_TIMEOUT_S))
             elif self._consumer is not None:
-                await self._delete(client, self._consumer)
+                await consumers.delete(client, self._stream, self._consumer)
         except (nats.errors.Error, OSError):
             pass
-
-
-def _rfc3339(time_ns: int) -> str:
-    seconds, rest = divmod(max(time_ns, 0), NS)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
-
-
-class RequestSubscription:
-    """A Subscription of requests: core NATS, nothing is stored; what comes beyond `pending` is lost, and said so."""
-
-    def __init__(self, connection: Connection, subject: str, pending: int) -> None:
-        self._connection = connection
-        self._subject = subject
-        self._queue = _Queue(pending, lambda: None)
-        self._subscription: Any = None
-        self._missed = 0
-        self.ended = False
-
-    def next(self, timeout_s: float) -> Delivery | None:
-        return self._queue.next(timeout_s)
-
-    def ack(self, delivery: Delivery) -> None:
-        """A request is answered, not acknowledged."""
-
-    def unsubscribe(self) -> None:
-        if self.ended:
-            return
-        self.ended = True
-        self._queue.discard()
-        self._queue.end(UnavailableError("the subscription was ended"))
-        if not self._connection.closed:
-            self._connection.call(self._stop(), CALL_TIMEOUT_S)
-
-    async def begin(self) -> None:
-        client = await self._connection.connected(CALL_TIMEOUT_S)
-        await self._subscribe(client)
-        await client.flush(int(CALL_TIMEOUT_S))
-        self._connection.on_connect(self._subscribe)
-
-    def closed(self) -> None:
-        self._queue.end(UnavailableError("the connection to the bus was closed"))
-
-    async def _subscribe(self, client: BusClient) -> None:
-        self._subscription = await client.subscribe(self._subject, cb=self._take)
-
-    async def _take(self, message: Msg) -> None:
-        if self._queue.room() <= (1 if self._missed == 0 else 0):
-            self._missed += 1
-            return
-        if self._missed:
-            self._queue.put(LaggedError(f"{self._missed} requests came while none was taken", missed=self._missed))
-            self._missed = 0
-        headers = dict(message.headers or {})
-        self._queue.put(Delivery(Message(message.subject, message.data, headers), 0, 0, reply_to=message.reply or None))
-
-    async def _stop(self) -> None:
-        self._connection.off_connect(self._subscribe)
-        if self._subscription is not None and self._connection.client is not None:
-            await self._subscription.unsubscribe()

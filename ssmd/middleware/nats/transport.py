@@ -20,8 +20,9 @@ from ssmd.middleware.nats.client import BusClient, while_connected
 from ssmd.middleware.nats.connection import Connection, Credentials
 from ssmd.middleware.nats.publishing import Publisher
 from ssmd.middleware.nats.refusals import is_missing_stream
+from ssmd.middleware.nats.requests import RequestSubscription
 from ssmd.middleware.nats.stream import API_TIMEOUT_S, StreamFacts, create_stream, judge, stream_facts
-from ssmd.middleware.nats.subscription import RequestSubscription, StreamSubscription
+from ssmd.middleware.nats.subscription import StreamSubscription
 
 CALL_TIMEOUT_S: Final = 5.0
 SERVE_PENDING: Final = 4096
