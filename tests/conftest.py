@@ -1,6 +1,7 @@
 """What all tests share: the folder of shared data, and the rule that nothing is skipped silently.
 
-The last section of a run lists every test that was not run with its reason, and how many a marker left out.
+The last section of a run lists every test that was not run with its reason, and how many a marker left out. Under
+pytest-xdist each worker collects all tests and leaves out the same ones; the one that reports hears of it from them.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,11 +40,23 @@ def pytest_deselected(items: Iterable[pytest.Item]) -> None:
         counter[next((name for name in HOW_TO_RUN if item.get_closest_marker(name)), "")] += 1
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if (told := getattr(session.config, "workeroutput", None)) is not None:
+        told["left_out"] = dict(session.config.stash.get(LEFT_OUT, Counter()))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A worker of pytest-xdist has ended; one that broke told nothing."""
+    if left_out := getattr(node, "workeroutput", {}).get("left_out"):
+        node.config.stash[LEFT_OUT] = Counter(left_out)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     not_run: dict[str, int] = {}
     for report in terminalreporter.stats.get("skipped", []):
         where = report.nodeid.partition("::")[0]
-        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple | list) else str(report.longrepr)
         line = f"{where}: {reason.removeprefix('Skipped: ')}"
         not_run[line] = not_run.get(line, 0) + 1
     for marker, count in config.stash.get(LEFT_OUT, Counter()).items():

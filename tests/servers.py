@@ -29,6 +29,7 @@ import pytest
 
 START_S = 20.0  # generous: the machine may be busy
 _PR_SET_PDEATHSIG = 1
+_CLAIMS: list[socket.socket] = []  # one per port that this process has given out
 
 
 def program(name: str) -> str:
@@ -44,9 +45,17 @@ def free_port() -> int:
     """A port of loopback that nobody listens on now.
 
     Below those that the system gives to clients: a server that is killed and started again finds its port free, and
-    nobody who tries to reach it meanwhile reaches himself.
+    nobody who tries to reach it meanwhile reaches himself. Nor does another process of tests take it meanwhile: the
+    port is claimed until this process ends, by a name that only one socket can have.
     """
     for port in random.sample(range(20_000, 32_000), 200):
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0ssmd-tests-port-{port}")
+        except OSError:
+            claim.close()
+            continue
+        _CLAIMS.append(claim)
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
