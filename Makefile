@@ -8,6 +8,8 @@ PIP := $(VENV)/bin/pip --disable-pip-version-check -q
 PYTEST_ARGS ?=
 EXTRAS ?=
 FUZZ_RUNS ?= 20000
+# Processes of tests. They wait more than they compute, for servers and for each other: two per core.
+JOBS ?= $(shell cores=$$(nproc); echo $$((cores < 6 ? 2 * cores : 12)))
 
 C_SOURCES := $(wildcard csrc/*.c)
 C_HEADERS := $(wildcard csrc/*.h)
@@ -24,7 +26,9 @@ PY_FOLDERS := $(wildcard ssmd tests benchmarks scripts/*.py csrc/build_ffi.py se
 comma := ,
 WANTED := $(addprefix $(VENV)/.,$(subst $(comma), ,$(EXTRAS)))
 
+# Compiled Python too: who runs ssmd may not be allowed to write here, or is told not to, and would compile at each start.
 all: $(VENV)/.built build/libssmd.so $(WANTED)
+	@$(PY) -m compileall -q ssmd
 	@echo "ssmd is built. Record something: ./scripts/run-kalshi.sh"
 
 .PHONY: help
@@ -78,9 +82,10 @@ build/libssmd.so: $(C_OBJECTS)
 # ---- tests -----------------------------------------------------------------------------------------------------------
 
 # One run of pytest: the C unit tests are tests of it (tests/test_csrc.py). It ends with a list of what was not run.
+# JOBS=0: all in one process, in the order of the files.
 test: all $(VENV)/.test
 	@scripts/install-test-tools.sh test
-	$(PY) -m pytest -m "not slow and not wheel" $(PYTEST_ARGS)
+	$(PY) -m pytest -n $(JOBS) --dist worksteal -m "not slow and not wheel" $(PYTEST_ARGS)
 
 # What scripts/run-loopback.sh needs beside ssmd itself: libraries, and servers to start.
 .PHONY: loopback-tools

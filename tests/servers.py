@@ -208,7 +208,7 @@ class S3Server(Server):
         return f"http://127.0.0.1:{self.port}"
 
     def arguments(self) -> Sequence[str]:
-        return [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
+        return [sys.executable, str(Path(__file__).with_name("moto_server.py")), str(self.port)]
 
     def start(self) -> None:
         super().start()
