@@ -286,6 +286,9 @@ class Connector:
         for cut in found.cut:
             detail = f"{cut.segment.name} at {cut.offset}: {cut.bytes} bytes: {cut.what}"
             self._record_gap(records.GapCause.DAMAGE, from_ns=found.last_recv_ns, detail=detail)
+        if found.withheld is not None:
+            detail = "records {} to {} are lost, and may be on a bus: their numbers are not given again"
+            self._record_gap(records.GapCause.DAMAGE, from_ns=found.last_recv_ns, detail=detail.format(*found.withheld))
         if not found.clean:
             self._log.warning(
                 "the last run did not end as asked: what came since is an outage", last_record=found.last_number

@@ -31,6 +31,7 @@ from ssmd.environment import Environment
 from ssmd.errors import DamageError, SsmdError, StorageError, UsageError
 from ssmd.journal.files import replace_file
 from ssmd.journal.identity import IDENTITY, known_identity, make_identity
+from ssmd.journal.published import last_unproved
 from ssmd.journal.recorder import RING_NOTE
 from ssmd.journal.recover import Cut, Recovery, recover
 from ssmd.journal.salvage import salvage
@@ -86,13 +87,14 @@ class Store:
         self._path = Path(str(environment.ring.path))
         self._root = journal_root(environment)
         _make_folders(self._root, self._path)
+        self._by_files = False  # records may be lost that somebody saw
         self.found = self._prepare()
         self._ring = Ring.open(self._path, environment.ring.size_bytes, role=Role.PRODUCER, create=False)
         self._note_ring()
         self.identity = make_identity(self._root)
         self._sweep()
         resume = self._ring.resume()
-        self._writer = Writer(self._ring, resume.last_number)
+        self._writer = Writer(self._ring, self._withhold(resume.last_number))
         self._last_connection = resume.max_connection
         self._plain_counts: Counter[str] = Counter()  # of all the plain normalizer's connections
         before = self._ring.status()
@@ -129,6 +131,20 @@ class Store:
         except DamageError as error:
             return self._without_ring(error)
         return Recovery(resume.last_number, resume.last_recv_ns, resume.max_connection, resume.clean)
+
+    def _withhold(self, last_number: int) -> int:
+        """The last number that is not given any more: beyond it nothing of what was lost can be on a bus."""
+        on_bus = last_unproved(self._root) if self._by_files else 0
+        if on_bus <= last_number:
+            return last_number
+        self.found = replace(self.found, withheld=(last_number + 1, on_bus))
+        self._log.error(
+            "records may be on the bus that the journal has lost: their numbers are not given again",
+            first=last_number + 1,
+            last=on_bus,
+            hint="transport.durable_only: true publishes nothing that the journal can lose",
+        )
+        return on_bus
 
     def _what_files_lack(self, ring: Ring) -> str:
         """Empty if the files hold all that the ring says they do.
@@ -169,6 +185,7 @@ class Store:
         last_number = max(found.last_number, known.last_number)
         max_connection = max(found.max_connection, known.max_connection)
         clean = found.clean and known.clean
+        self._by_files = self._by_files or not clean
         resume = Resume(last_number, max(found.last_recv_ns, known.last_recv_ns), max_connection, clean)
         Ring.create(self._path, self._environment.ring.size_bytes, resume)
         return Recovery(last_number, resume.last_recv_ns, max_connection, clean, found.cut)

@@ -59,6 +59,7 @@ class Recovery:
     max_connection: int = 0
     clean: bool = True  # the last record says that a run stopped as asked, and nothing was cut
     cut: tuple[Cut, ...] = ()
+    withheld: tuple[int, int] | None = None  # numbers that are not given, for they are on a bus with lost records
 
 
 def recover(root: Path, *, step: Callable[[str], None] = lambda name: None) -> Recovery:

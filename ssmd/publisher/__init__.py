@@ -30,6 +30,7 @@ from pathlib import Path
 
 from ssmd.errors import LimitError, MiddlewareError, PublishError, SsmdError, UsageError
 from ssmd.journal.follow import Follower
+from ssmd.journal.published import last_unproved
 from ssmd.journal.reader import Batch
 from ssmd.middleware import names
 from ssmd.middleware.interfaces import Delivery, Receipt, Start, Transport
@@ -45,6 +46,7 @@ WINDOW_MESSAGES = 4096
 WINDOW_BYTES = 4 << 20
 READ_BYTES = 1 << 20  # of the journal at once; a group is never cut
 RESERVE_RECORDS = 100_000  # so far beyond the cursor may be sent before the cursor file says so
+UNPROVED_RESERVE_RECORDS = 4096  # the same where it costs numbers if the journal loses its end
 SAVE_EVERY_S = 1.0
 PUBLISH_TIMEOUT_S = 10.0
 SILENT_S = 2.0  # a call that the bus has not answered for so long is trouble already
@@ -440,7 +442,7 @@ class Publisher:
             if size >= WINDOW_BYTES:
                 break
         if work.last > self._saved.sent:
-            self._save(work.last + RESERVE_RECORDS)
+            self._save(work.last + (RESERVE_RECORDS if self._options.durable_only else UNPROVED_RESERVE_RECORDS))
         self._asked_s = time.monotonic()
         self._untouched = False
         sent = max(self._sent, work.last)
@@ -492,7 +494,9 @@ class Publisher:
             self._sequence = max(self._sequence, receipts[count - 1].sequence)
 
     def _save(self, sent: int) -> None:
-        cursor = Cursor(self._number, max(sent, self._number), self._sequence)
+        sent = max(sent, self._number)
+        unproved = self._saved.unproved if self._options.durable_only else sent
+        cursor = Cursor(self._number, sent, self._sequence, unproved)
         cursors.save(self._root, self._target, cursor)
         self._saved = cursor
 
@@ -520,8 +524,8 @@ class Publisher:
 
 def move(root: Path, target: Target, number: int) -> None:
     """Sets the cursor, as the user says, so that `number` is the next record; what the bus has of it is found again."""
-    before = 0
+    found = None
     with suppress(SsmdError):
         found = cursors.load(root, target)
-        before = found.sent if found else 0
-    cursors.save(root, target, Cursor(number - 1, max(before, number), 0))
+    found = found or Cursor(unproved=last_unproved(root))  # of another bus, too
+    cursors.save(root, target, Cursor(number - 1, max(found.sent, number), 0, found.unproved))

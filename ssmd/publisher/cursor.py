@@ -4,6 +4,8 @@
     sent      nothing after this record was ever sent: equal to `number` after a clean end. Raised before anything
               beyond is sent, so that a start after a crash knows whether the bus may hold more than was confirmed
     sequence  place on the bus of the last confirmed message: what may be there beyond `number` stands behind it
+    unproved  nothing after this record was sent before a checkpoint proved it (`durable_only: false` does): if the
+              journal loses such records, it gives their numbers to no others (ssmd.journal.published)
 
 and whom it is for: the journal, the bus (url, stream, prefix) and what is published. A cursor of something else is
 refused, never adapted: the user says what is meant. Written whole or not at all (temporary file, fsync, rename, fsync).
@@ -24,8 +26,8 @@ from pathlib import Path
 
 from ssmd.errors import StorageError, UsageError
 from ssmd.journal.files import replace_file
+from ssmd.journal.published import CURSOR
 
-CURSOR = "publisher.cursor"
 LOCK = "publisher.lock"
 LEFTOVER_S = 6.0  # a publisher that was asked to end has 2
 _LOOK_AGAIN_S = 0.05
@@ -49,6 +51,7 @@ class Cursor:
     number: int = 0
     sent: int = 0
     sequence: int = 0
+    unproved: int = 0
 
     @property
     def clean(self) -> bool:
@@ -71,7 +74,8 @@ def load(root: Path, target: Target) -> Cursor | None:
         raise StorageError(f"{path}: cannot be read: {error}") from error
     try:
         data = json.loads(text)
-        cursor = Cursor(*(_count(data[name]) for name in ("number", "sent", "sequence")))
+        number, sent, sequence = (_count(data[name]) for name in ("number", "sent", "sequence"))
+        cursor = Cursor(number, sent, sequence, _count(data.get("unproved", 0)))
         known = Target(**{name: str(data[name]) for name in asdict(target)})
     except (ValueError, KeyError, TypeError, RecursionError):
         raise UsageError(f"{path}: this is no cursor of a publisher", hint=how_to_move(cursor=None)) from None

@@ -1,0 +1,136 @@
+"""What was published before it was proved and is then lost: its numbers are given to no other records."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from flaky_bus import FlakyBus
+from journal_writer import Journal
+
+from ssmd import host
+from ssmd.journal.identity import IDENTITY as IDENTITY_FILE
+from ssmd.journal.paths import OPEN
+from ssmd.journal.published import last_unproved
+from ssmd.publisher import UNPROVED_RESERVE_RECORDS, Options, Publisher, cursor, move
+from ssmd.publisher.cursor import Cursor, Target
+from ssmd.store import Store
+
+IDENTITY = "kalshi-0123456789ab"
+TARGET = Target(IDENTITY, "nats://127.0.0.1:4222", "SSMD", "md", "records")
+ENVIRONMENT = """
+name: lost
+feed: kalshi
+schema: market_data:v1
+max_frame_bytes: 65536
+exchange: {simulator: {}}
+subscriptions: [{channels: [trade], all: true}]
+storage: {path: data}
+ring: {path: ring, size_bytes: 262144}
+flusher: {nap_us: 100, sync_interval_ms: 10}
+"""
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    """Records 1 to 3 are proved, 4 to 6 are not, and the ring that had them is gone."""
+    made = Journal(tmp_path / "data" / "kalshi")
+    for number in range(1, 7):
+        made.trade(number)
+        if number == 3:
+            made.checkpoint()
+    made.write(OPEN)
+    (made.root / IDENTITY_FILE).write_text(IDENTITY + "\n")
+    return made
+
+
+def publisher(journal: Journal, bus: FlakyBus, *, durable_only: bool, killed: bool = False) -> Publisher:
+    """All is published. `killed`: before the cursor file says more than what may have been sent."""
+    options = Options("md", durable_only=durable_only)
+    made = Publisher(journal.root, bus, TARGET, options, scan_idle_s=0.0)
+    for second in range(100):
+        if made.step(0.0 if killed else 10.0 * second) > 0:
+            return made
+    raise AssertionError("it never came to an end")
+
+
+def store(journal: Journal) -> Iterator[Store]:
+    """As a recorder opens it."""
+    folder = journal.root.parent.parent
+    file = folder / "lost.yaml"
+    file.write_text(ENVIRONMENT)
+    made = Store(host.load(file, [f"storage.path={folder / 'data'}", f"ring.path={folder / 'ring'}"]))
+    yield made
+    made.close(time.monotonic() + 10)
+
+
+def record(journal: Journal) -> bytes:
+    other = Journal(journal.root / "other")
+    other.trade(1000)
+    return other.data
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_numbers_that_were_published_unproved_are_not_given_to_other_records(journal: Journal, clean: bool) -> None:
+    bus = FlakyBus()
+    publisher(journal, bus, durable_only=False, killed=not clean)
+    on_bus = [(message.message_id, message.payload) for message in bus.messages()]
+    assert [message_id for message_id, _ in on_bus] == [f"{IDENTITY}:{number}" for number in range(1, 7)]
+    for opened in store(journal):
+        last = 6 if clean else 6 + UNPROVED_RESERVE_RECORDS
+        assert opened.found.last_number == 3
+        assert opened.found.withheld == (4, last)
+        assert opened.push(record(journal)) == last + 1
+    bus.forget_ids()
+    again = publisher(journal, bus, durable_only=False)
+    new = [(message.message_id, message.payload) for message in bus.messages()][len(on_bus) :]
+    assert [message_id for message_id, _ in new] == [f"{IDENTITY}:{last + 1}"]
+    if not clean:
+        assert f"to {last} are gone from the journal" in str(again.report().trouble)
+
+
+def test_what_is_published_only_when_it_is_proved_costs_no_numbers(journal: Journal) -> None:
+    publisher(journal, FlakyBus(), durable_only=True, killed=True)  # it may have sent much more, and all of it proved
+    assert last_unproved(journal.root) == 0
+    for opened in store(journal):
+        assert opened.found.withheld is None
+        assert opened.push(record(journal)) == 4
+
+
+def test_after_a_clean_end_of_the_recorder_no_number_is_held_back(journal: Journal) -> None:
+    """The publisher was killed, and nothing of the journal was lost."""
+    journal.event("stopped")
+    journal.checkpoint()
+    journal.write(OPEN)
+    publisher(journal, FlakyBus(), durable_only=False, killed=True)
+    assert last_unproved(journal.root) > 7
+    for opened in store(journal):
+        assert opened.found.withheld is None
+        assert opened.push(record(journal)) == 8
+
+
+def test_a_cursor_that_is_moved_still_knows_what_was_sent_unproved(journal: Journal) -> None:
+    publisher(journal, FlakyBus(), durable_only=False)
+    move(journal.root, TARGET, 1)
+    assert last_unproved(journal.root) == 6
+    move(journal.root, Target(IDENTITY, "nats://other:4222", "SSMD", "md", "records"), 1)
+    assert last_unproved(journal.root) == 6
+
+
+def test_a_cursor_of_before_says_nothing_of_unproved_records(journal: Journal) -> None:
+    cursor.save(journal.root, TARGET, Cursor(6, 6, 6))
+    path = cursor.path_of(journal.root)
+    known = json.loads(path.read_text())
+    del known["unproved"]
+    path.write_text(json.dumps(known))
+    assert last_unproved(journal.root) == 0
+    assert cursor.load(journal.root, TARGET) == Cursor(6, 6, 6)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"unproved": "7"}', '{"unproved": true}', '{"unproved": -1}', "\x00"])
+def test_a_cursor_that_cannot_be_read_holds_nothing_back(tmp_path: Path, text: str) -> None:
+    (tmp_path / cursor.CURSOR).write_text(text)
+    assert last_unproved(tmp_path) == 0
