@@ -307,7 +307,9 @@ class Stream:
         journal: str,
         limit: int | None = None,
         forms: Sequence[str] = (),
+        place: int = 1,
     ) -> None:
+        """`place`: what the stream stores before it is not looked at."""
         self.name = name
         self.forms = tuple(forms)
         self.limit = limit
@@ -317,15 +319,17 @@ class Stream:
         self._transport = transport
         self._prefix = prefix
         self._journal = journal
+        self._place = place
         self._parts: dict[str, list[bytes]] = {}  # of what is too large for one message, so far
 
     def read(self) -> Iterator[Piece]:
         """Up to what was stored when the reading began. Messages of other journals are left out."""
         self.faults, self.remarks, self._parts = [], [], {}
         first = True
-        for delivery in stored_now(self._transport, Start.beginning(), on_lagged=self._lagged):
+        start = Start.beginning() if self._place == 1 else Start.number(self._place)
+        for delivery in stored_now(self._transport, start, on_lagged=self._lagged):
             if first:
-                self.dropping, first = delivery.sequence > 1, False
+                self.dropping, first = delivery.sequence > self._place, False
             if delivery.message.subject.startswith(f"{self._prefix}."):
                 yield from self._records(delivery)
 
@@ -377,13 +381,15 @@ class Objects:
     """What an archiver put into a store: sealed segments, compressed or not."""
 
     forms = ("objects",)
-    limit = None
     keeps_older = True
     dropping = False
     remarks: tuple[str, ...] = ()
 
-    def __init__(self, name: str, storage: Storage, *, prefix: str, feed: str, journal: str) -> None:
+    def __init__(
+        self, name: str, storage: Storage, *, prefix: str, feed: str, journal: str, limit: int | None = None
+    ) -> None:
         self.name = name
+        self.limit = limit
         self.faults: list[str] = []
         self._storage = storage
         somewhere = object_key(ObjectName(prefix, feed, journal, "2000-01-01", "file"))

@@ -29,9 +29,10 @@ class Helper:
 
 
 HELPERS = (
-    Helper("archiver", "archived", lambda environment: True),
+    Helper("archiver", "archived", lambda environment: not environment.rehearsal),
     Helper("publisher", "published", lambda environment: environment.transport.type == "nats"),
     Helper("lastvalues", "cached", lambda environment: environment.cache.type == "redis"),
+    Helper("rehearsal", "compared", lambda environment: environment.rehearsal),  # does the work of the three above
 )
 
 

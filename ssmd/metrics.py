@@ -78,6 +78,13 @@ METRICS: tuple[MetricSpec, ...] = (
     MetricSpec("ssmd_lastvalues_bytes", "counter", "Bytes of those values"),
     MetricSpec("ssmd_lastvalues_retries", "counter", "Attempts to write that failed and were made again"),
     MetricSpec("ssmd_lastvalues_rewrites", "counter", "Times the cache was found empty or outdated and filled again"),
+    MetricSpec("ssmd_rehearsal_differing", "counter", "Records that a copy lacked, had twice, or had otherwise"),
+    MetricSpec("ssmd_rehearsal_records_messages", "counter", "Messages of one record that a rehearsal published"),
+    MetricSpec("ssmd_rehearsal_records_bytes", "counter", "Bytes of those messages, headers included"),
+    MetricSpec("ssmd_rehearsal_batches_messages", "counter", "Messages of many records that a rehearsal published"),
+    MetricSpec("ssmd_rehearsal_batches_bytes", "counter", "Bytes of those messages, headers included"),
+    MetricSpec("ssmd_rehearsal_segments", "counter", "Segments that a rehearsal uploaded and compared"),
+    MetricSpec("ssmd_rehearsal_segment_bytes", "counter", "Bytes of those segments as they were uploaded"),
 )
 
 

@@ -95,8 +95,8 @@ def fitted(items: Sequence[str], width: int) -> str:
     return line
 
 
-def summary(end: Snapshot, *, folder: str, command: str, sealed: bool) -> str:
-    """The closing words of a run; `command` is how this user calls ssmd."""
+def summary(end: Snapshot, *, folder: str, command: str, sealed: bool, kept: bool = True) -> str:
+    """The closing words of a run; `command` is how this user calls ssmd. `kept`: its journal stays."""
     if not end.frames:
         return f"NOTHING was recorded in {human_duration(end.elapsed_s)}: {end.trouble or 'the exchange sent nothing'}."
     place = shlex.quote(folder)
@@ -104,6 +104,7 @@ def summary(end: Snapshot, *, folder: str, command: str, sealed: bool) -> str:
         f"{count:,} {kind}" for kind, count in sorted(end.by_kind.items(), key=lambda item: -item[1]) if count
     )
     state = "sealed" if sealed else "NOT sealed: the next run goes on with it"
+    place_and_state = f"{human_bytes(end.written_bytes)} in {folder}, {state}"
     recording_s = end.recording_s or end.elapsed_s
     rate = end.frames / recording_s if recording_s > 0 else 0.0
     took = human_duration(recording_s)
@@ -112,7 +113,7 @@ def summary(end: Snapshot, *, folder: str, command: str, sealed: bool) -> str:
     lines = [
         f"Captured {end.frames:,} messages in {took} ({rate:,.0f} a second).",
         f"  records     {end.records:,}: {kinds or 'none'}",
-        f"  on disk     {human_bytes(end.written_bytes)} in {folder}, {state}",
+        f"  on disk     {place_and_state if kept else human_bytes(end.written_bytes)}",
         f"  gaps        {end.gaps}" + ("" if end.gaps else " (nothing is known to be missing)"),
         f"  reconnects  {end.reconnects}",
     ]
@@ -121,7 +122,8 @@ def summary(end: Snapshot, *, folder: str, command: str, sealed: bool) -> str:
     if end.lag_records:
         lines.append(f"  in the ring {end.lag_records:,} records, not in a file yet: start again to write them")
     lines += [_standing_line(standing, end.last_number) for standing in end.helpers if standing.report]
-    lines.append(f"Prove it: {command} verify {place}")
+    if kept:
+        lines.append(f"Prove it: {command} verify {place}")
     return "\n".join(lines)
 
 

@@ -52,7 +52,7 @@ LOSS_ALARM_NS = 60_000_000_000  # so long health tells of a loss
 
 def flusher_options(environment: Environment, *, forget_segment: bool = False) -> FlusherOptions:
     """What of the environment concerns the flusher, wherever it runs."""
-    flusher, schedule = environment.flusher, environment.schedule
+    flusher, schedule = environment.flushing, environment.schedule
     return FlusherOptions(
         root=journal_root(environment),
         sync_interval_ms=flusher.sync_interval_ms,

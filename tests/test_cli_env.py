@@ -237,7 +237,7 @@ def test_env_list_names_the_environments_and_their_exchange() -> None:
     told = ssmd("env", "list")
     assert told.returncode == 0
     names = [line.split()[0] for line in told.stdout.splitlines()]
-    assert names == ["kalshi-dev", "kalshi-local", "kalshi-loopback", "kalshi-prod"]
+    assert names == ["kalshi-dev", "kalshi-local", "kalshi-loopback", "kalshi-prod", "kalshi-rehearsal"]
     assert "external-api-ws.kalshi.com" in told.stdout
 
 
@@ -285,7 +285,7 @@ def test_env_check_connect_fails_where_a_part_refuses_us(tmp_path: Path) -> None
 
 
 ASKED_IN_VAIN = [
-    ("storage.type=memory", "storage.type: memory"),
+    ("storage.type=memory", "journal.type: must be memory where storage.type is memory"),
     ("journal.type=memory", "journal.type: memory"),
 ]
 

@@ -98,7 +98,7 @@ def test_only_scalars_that_look_like_numbers_or_booleans_are_such(written: str, 
         assert parse(text).subscriptions[0].markets == (read,)
 
 
-@pytest.mark.parametrize("name", ["kalshi-local", "kalshi-dev", "kalshi-prod"])
+@pytest.mark.parametrize("name", ["kalshi-local", "kalshi-dev", "kalshi-prod", "kalshi-rehearsal"])
 def test_the_environments_of_the_repository_are_right(name: str, repository: Path) -> None:
     found = host.load(repository / "environments" / f"{name}.yaml")
     channels = {channel for subscription in found.subscriptions for channel in subscription.channels}
@@ -289,11 +289,57 @@ def test_a_folder_whose_name_begins_like_the_data_folder_may_be_the_archive() ->
     assert (found.storage.archive, found.storage.retain_days) == (Path("/d-copy"), 0.5)
 
 
-def test_what_no_recorder_can_do_is_said_with_the_reason() -> None:
-    found = parse(SMALLEST, "storage.type=memory", "journal.type=memory")
-    told = {env.key_text(problem.path): problem.sentence for problem in env.unserved(found)}
-    assert set(told) == {"storage.type", "journal.type"}
-    assert "must outlive the recorder" in told["storage.type"]
+IN_MEMORY = [f"{section}.type=memory" for section in ("transport", "storage", "cache", "journal")]
+
+
+def test_an_environment_whose_four_services_are_in_memory_is_a_rehearsal() -> None:
+    found = parse(SMALLEST, *IN_MEMORY)
+    assert found.rehearsal and env.unserved(found) == []
+    assert not parse().rehearsal
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (["storage.type=memory"], {"journal.type": "(found 'file')"}),
+        ([*IN_MEMORY, "transport={type: nats, url: 'nats://h'}"], {"transport.type": "(found 'nats')"}),
+        ([*IN_MEMORY, "cache={type: redis, url: 'redis://h'}", "journal.type=file"],
+         {"cache.type": "(found 'redis')", "journal.type": "(found 'file')"}),
+        (["journal.type=memory"], {"journal.type": "must outlive the recorder"}),
+        (["storage={type: s3, bucket: b, region: r}", "journal.type=memory"], {"journal.type": "must outlive"}),
+    ],
+)  # fmt: skip
+def test_a_run_keeps_what_it_records_or_is_a_rehearsal_from_end_to_end(
+    settings: list[str], told: dict[str, str]
+) -> None:
+    problems = {env.key_text(problem.path): problem.sentence for problem in env.unserved(parse(SMALLEST, *settings))}
+    assert problems.keys() == told.keys()
+    for key, words in told.items():
+        assert words in problems[key]
+
+
+def test_a_rehearsal_may_have_the_keys_of_the_services_that_it_does_without() -> None:
+    """--rehearse sets the four types and leaves the rest of the file as it is."""
+    found = parse(
+        SMALLEST, "transport={type: nats, url: 'nats://h', publish: both}", "cache={type: redis, url: 'redis://h'}",
+        "storage={type: s3, bucket: b, region: r, prefix: p, retain_days: 1, archive: /a}", *IN_MEMORY,
+    )  # fmt: skip
+    assert env.unserved(found) == [] and found.transport.publish == "both" and found.storage.prefix == "p"
+
+
+def test_segments_of_a_rehearsal_are_small_and_those_of_no_other_run() -> None:
+    rehearsed = parse(SMALLEST, *IN_MEMORY)
+    assert (rehearsed.flushing.rotate_minutes, rehearsed.flushing.rotate_bytes) == (1, 16 << 20)
+    assert (rehearsed.flusher.rotate_minutes, rehearsed.flusher.rotate_bytes) == (60, 256 << 20)
+    assert parse(SMALLEST, *IN_MEMORY, "flusher.rotate_bytes=65536").flushing.rotate_bytes == 65536
+    assert parse().flushing == parse().flusher
+
+
+def test_whether_the_folder_of_the_journal_was_given_is_known() -> None:
+    assert not parse().storage.path_is_given
+    assert not parse(SMALLEST, "storage.type=memory").storage.path_is_given
+    assert parse(SMALLEST, "storage.path=/d").storage.path_is_given
+    assert parse(SMALLEST).storage.path == parse(SMALLEST, "storage.path=data").storage.path
 
 
 def test_no_key_switches_the_check_of_certificates_off() -> None:
@@ -543,7 +589,7 @@ def test_an_environment_without_the_key_says_so() -> None:
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(UsageError) as caught:
         host.load("kalshi-lokal")
-    assert "kalshi-dev, kalshi-local, kalshi-loopback, kalshi-prod" in str(caught.value)
+    assert "kalshi-dev, kalshi-local, kalshi-loopback, kalshi-prod, kalshi-rehearsal" in str(caught.value)
 
 
 def test_the_folder_environments_where_we_stand_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,15 @@ def factory(*settings: str, secrets: Callable[[str, str], str] = no_secrets) -> 
     return MiddlewareFactory(environment(*settings), secrets)
 
 
+def test_what_is_in_memory_needs_no_secret_of_the_service_that_it_stands_for() -> None:
+    """A rehearsal of an environment whose keys are not set yet."""
+    keys = [f"keys.{name}={{type: password, source: 'env:NOT_SET'}}" for name in ("nats", "redis")]
+    made = factory(*keys, "keys.s3={type: api_key, fields: {access_key_id: 'env:A', secret_access_key: 'env:B'}}",
+                   *(f"{section}.type=memory" for section in ("transport", "storage", "cache", "journal")))  # fmt: skip
+    for part in (made.transport(), made.storage(), made.cache(), made.journal()):
+        assert type(part).__name__.startswith("Memory")
+
+
 def test_a_local_folder_without_an_archive_uploads_nowhere() -> None:
     assert factory().storage() is None
 

@@ -96,5 +96,10 @@ def test_an_environment_has_the_helpers_that_its_services_need(repository: Path)
     assert [helper.name for helper in helpers_of(with_cache)] == ["archiver", "lastvalues"]
 
 
+def test_a_rehearsal_has_one_helper_that_does_the_work_of_all_others(repository: Path) -> None:
+    environment = host.load(repository / "environments" / "kalshi-rehearsal.yaml")
+    assert [helper.name for helper in helpers_of(environment)] == ["rehearsal"]
+
+
 def test_every_helper_is_named_once() -> None:
     assert len({helper.name for helper in HELPERS}) == len(HELPERS)

@@ -70,6 +70,7 @@ LAYERS: dict[int, tuple[str, ...]] = {
         "ssmd.lastvalues",
         "ssmd.lastvalues.joined",
         "ssmd.consumer",
+        "ssmd.rehearsal",
         "ssmd.secmaster",
         "ssmd.replay",
         "ssmd.export",

@@ -67,6 +67,11 @@ def destination(environment: Environment) -> Destination | None:
     from ssmd.middleware.factory import MiddlewareFactory
 
     section = environment.storage
+    if environment.rehearsal:
+        raise UsageError(
+            f"environment {environment.name} is a rehearsal: its store is the memory of the process that has it",
+            hint="python -m ssmd.rehearsal uploads to it and compares; `ssmd run` starts that",
+        )
     made = MiddlewareFactory(environment, host.secret_reader(environment)).storage()
     if made is None:
         return None

@@ -165,6 +165,12 @@ class Service:
         self._lock, self.blocked = lock, None
         return True
 
+    def close(self) -> None:
+        """Another may work here now; the next `look` takes the lock again."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
     @property
     def refused(self) -> SsmdError | None:
         """The Storage's refusal, where it was the user's to mend."""

@@ -25,7 +25,7 @@ import gevent.monkey
 import structlog
 
 from ssmd import host
-from ssmd.cli import options
+from ssmd.cli import options, rehearsals
 from ssmd.connector import Connector, install_signals
 from ssmd.environment import Environment
 from ssmd.errors import EXIT_INCOMPLETE, EXIT_OK, EXIT_USAGE, SsmdError, UsageError
@@ -42,6 +42,12 @@ CHECK_LIMIT_S = 10.0  # the check of the middleware ends by itself in less
 def parser() -> argparse.ArgumentParser:
     made = options.parser("run", "Record a feed until stopped (SIGTERM, ^C) or for --duration.")
     options.add_environment(made)
+    made.add_argument(
+        "--rehearse",
+        action="store_true",
+        help="bus, store, cache and their journal in memory, all copies compared, and what a day would need; "
+        "nothing is kept (docs/rehearsal.md)",
+    )
     made.add_argument(
         "--duration", type=_seconds, metavar="SECONDS", help="stop by itself so long after ring and files were opened"
     )
@@ -62,7 +68,13 @@ def main(arguments: Sequence[str]) -> int:
     if not gevent.monkey.is_module_patched("socket"):
         raise SsmdError("ssmd run must be started as `python -m ssmd run`: gevent's patches are missing")
     asked = parser().parse_args(list(arguments))
-    environment = options.load(asked)
+    with rehearsals.staged(asked) as stage:
+        return record(asked, stage)
+
+
+def record(asked: argparse.Namespace, stage: rehearsals.Stage) -> int:
+    """A run, from the first question to the last word."""
+    environment = stage.environment
     screen = Screen(sys.stderr) if sys.stderr.isatty() else None
     configure_log(screen or sys.stderr, terminal=screen is not None)
     connector = Connector(
@@ -72,12 +84,15 @@ def main(arguments: Sequence[str]) -> int:
     check_middleware(environment, options.as_arguments(asked), stopped=lambda: connector.stopping)
     showing = gevent.spawn(_show_line, connector, screen) if screen else gevent.spawn(_report, connector)
     try:
-        return connector.run(asked.duration)
+        code = connector.run(asked.duration)
     finally:
         showing.kill()
         if connector.opened:
-            folder = str(environment.storage.path)
-            print(summary(connector.snapshot(), folder=folder, command=command(), sealed=connector.drained), flush=True)
+            end, folder = connector.snapshot(), str(environment.storage.path)
+            stage.judge(end, drained=connector.drained)
+            words = summary(end, folder=folder, command=command(), sealed=connector.drained, kept=stage.kept)
+            print("\n".join([words, *stage.last_words]), flush=True)
+    return stage.exit_code(code)
 
 
 def check_middleware(environment: Environment, arguments: Sequence[str], *, stopped: Callable[[], bool]) -> None:
@@ -86,6 +101,8 @@ def check_middleware(environment: Environment, arguments: Sequence[str], *, stop
     One that refuses us is a UsageError. One that cannot be reached is a warning: recording never waits for it.
     """
     storage = environment.storage
+    if environment.rehearsal:
+        return
     kinds = {environment.transport.type, environment.cache.type, storage.type}
     if not kinds & {"nats", "redis", "s3"} and storage.archive is None:
         return

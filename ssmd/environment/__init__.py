@@ -118,6 +118,7 @@ def parse(
             problems.append(problem)
     data = without_nulls(data)
     problems += with_key_fields(data)
+    path_is_given = Data(data).at("storage", "path") is not None
     _with_absolute_paths(data, machine)
     environment, wrong_keys = judge_keys(data)
     problems += wrong_keys
@@ -125,6 +126,8 @@ def parse(
     problems = _once_each(problems, overridden)
     if problems or environment is None:
         raise InvalidEnvironment(source, problems)
+    if not path_is_given:
+        environment.storage.model_fields_set.discard("path")
     if environment.ring.path is None:
         ring = environment.ring.model_copy(update={"path": _default_ring_path(environment, machine)})
         environment = environment.model_copy(update={"ring": ring})
@@ -172,20 +175,23 @@ def ring_path(environment: Environment) -> Path:
     return environment.ring.path
 
 
-# What a file may say and a recorder cannot do. The memory types are for programs that keep nothing.
-NOT_SERVED = {
-    ("storage", "memory"): "what is recorded must outlive the recorder: use local or s3",
-    ("journal", "memory"): "what is recorded must outlive the recorder: use file, or nats for readers on other hosts",
-}
+REHEARSED = ("transport", "storage", "cache", "journal")  # all of them in memory, or it is no rehearsal
 
 
 def unserved(environment: Environment) -> list[Problem]:
-    """What the environment asks for in vain. A program that would silently do without must refuse it instead."""
-    return [
-        Problem((section, "type"), f"{kind}: {sentence}")
-        for (section, kind), sentence in NOT_SERVED.items()
-        if getattr(environment, section).type == kind
-    ]
+    """What the environment asks for in vain. A program that would silently do without must refuse it instead.
+
+    A run keeps what it records, or it is a rehearsal from end to end: what goes out of one would outlive its journal.
+    """
+    kinds = {section: getattr(environment, section).type for section in REHEARSED}
+    if environment.rehearsal:
+        sentence = "must be memory where storage.type is memory: that is a rehearsal, of which nothing is kept"
+        kept = [(section, kind) for section, kind in kinds.items() if kind != "memory"]
+        return [Problem((section, "type"), f"{sentence} (found {kind!r})") for section, kind in kept]
+    if kinds["journal"] == "memory":
+        sentence = "what is recorded must outlive the recorder: use file, or nats for readers on other hosts"
+        return [Problem(("journal", "type"), f"memory: {sentence}. Only a rehearsal has it, with storage.type memory")]
+    return []
 
 
 def simulator_arguments(simulator: Simulator) -> list[str]:

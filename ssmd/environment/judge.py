@@ -247,8 +247,13 @@ def _service_rules(data: Data) -> Iterator[Problem]:
 
 
 def _upload_rules(data: Data) -> Iterator[Problem]:
-    """What concerns sealed segments needs a place where they go: a bucket, or the folder `archive`."""
+    """What concerns sealed segments needs a place where they go: a bucket, or the folder `archive`.
+
+    A rehearsal is given the keys of any other environment: it has no use for some of them.
+    """
     storage, s3 = data.section("storage"), data.at("storage", "type") == "s3"
+    if storage.get("type") == "memory":
+        return
     if s3 and "archive" in storage:
         yield Problem(("storage", "archive"), "has no meaning with storage.type s3: segments go to the bucket")
     for key in ("retain_days", "prefix"):

@@ -15,6 +15,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
 GIB: Final = 1024 * MIB
+REHEARSED_MINUTES: Final = 1  # of a segment in a rehearsal, at most
+REHEARSED_BYTES: Final = 16 * MIB
 
 
 # ---- kinds of values -------------------------------------------------------------------------------------------------
@@ -228,7 +230,7 @@ class Transport(_Section):
 
 
 class Storage(_Section):
-    """Where segments go. `path` is the local folder of the journal, whatever the type."""
+    """Where segments go. `path` is the local folder of the journal, whatever the type. `memory`: a rehearsal."""
 
     type: Literal["memory", "local", "s3"] = "local"
     path: File = Path("data")
@@ -238,6 +240,11 @@ class Storage(_Section):
     prefix: Prefix = ""  # of the keys in the bucket
     archive: File | None = None  # type local: sealed segments are copied to this folder too
     retain_days: Annotated[float, Field(ge=0)] | None = None  # local copies go so long after their upload; unset: never
+
+    @property
+    def path_is_given(self) -> bool:
+        """Whether somebody said where the journal is: the file, --data or --set. Else `path` is the default."""
+        return "path" in self.model_fields_set
 
 
 class Cache(_Section):
@@ -297,3 +304,20 @@ class Environment(_Section):
     journal: Journal = Journal()
     schedule: Schedule = Schedule()
     health: Health = Health()
+
+    @property
+    def rehearsal(self) -> bool:
+        """Whether a run only rehearses: everything behind the journal is in memory, and nothing is kept."""
+        return self.storage.type == "memory"
+
+    @property
+    def flushing(self) -> Flusher:
+        """`flusher` as a run uses it. Segments of a rehearsal are small: they are copied and compared as it goes on."""
+        given = self.flusher
+        if not self.rehearsal:
+            return given
+        small = {
+            "rotate_minutes": min(given.rotate_minutes, REHEARSED_MINUTES),
+            "rotate_bytes": min(given.rotate_bytes, REHEARSED_BYTES),
+        }
+        return given.model_copy(update=small)

@@ -78,7 +78,7 @@ def settings(asked: argparse.Namespace) -> Settings:
     given = {name: getattr(asked, name) for name in _TUNING if getattr(asked, name) is not None}
     if asked.environment is not None:
         environment = flags.load(asked)
-        tuning = {name: getattr(environment.flusher, name) for name in _TUNING} | given
+        tuning = {name: getattr(environment.flushing, name) for name in _TUNING} | given
         ring, data, feed = environment.ring.path, environment.storage.path, environment.feed
         timezone, day_start = environment.schedule.timezone, environment.schedule.day_start
     elif asked.ring is not None and asked.data is not None:

@@ -14,7 +14,9 @@ module repeats one.
     journal      nats     nats-py    as transport
     any other             none       none
 
-Without such a key the library's own sources count (AWS_ACCESS_KEY_ID and so on); NATS and Redis are asked without.
+Of what is in memory, the store holds MEMORY_STORE_BYTES at most, the cache `max_size` entries; bus and journal forget
+what they are told to. Without such a key the library's own sources count (AWS_ACCESS_KEY_ID and so on); NATS and Redis
+are asked without.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 Credentials = dict[str, str]  # field of a key -> secret
 
 LIBRARIES: Final = {"nats": "nats-py", "obstore": "obstore", "redis": "redis"}  # module -> what pip calls it
+MEMORY_STORE_BYTES: Final = 512 << 20  # of what was uploaded and not compared yet: many times a rehearsal's segment
 ONE_VALUE: Final = {"nats": "token", "redis": "password"}  # what a key with `source` instead of `fields` is
 
 
@@ -51,18 +54,23 @@ class MiddlewareFactory:
 
     def transport(self) -> Transport:
         """The bus. UsageError when its library is not installed or a secret of it is not set."""
-        return transport(self._environment.transport, self._credentials("nats"))
+        section = self._environment.transport
+        return transport(section, self._credentials("nats") if section.type == "nats" else {})
 
     def storage(self) -> Storage | None:
-        """Where sealed segments are uploaded to: the bucket, or the folder `storage.archive`. None: they stay local."""
+        """Where sealed segments are uploaded to: the bucket, or the folder `storage.archive`. None: they stay local.
+
+        The memory one is this process's own.
+        """
         section = self._environment.storage
         if section.type == "local" and section.archive is None:
             return None
-        return storage(section, self._credentials("s3"))
+        return storage(section, self._credentials("s3") if section.type == "s3" else {})
 
     def cache(self) -> Cache:
         """Short-lived values. The memory one is this process's own."""
-        return cache(self._environment.cache, self._credentials("redis"))
+        section = self._environment.cache
+        return cache(section, self._credentials("redis") if section.type == "redis" else {})
 
     def journal(self) -> Journal:
         """What is recorded: segment files of this machine, or the stream that the publisher fills.
@@ -75,7 +83,7 @@ class MiddlewareFactory:
         if environment.journal.type == "memory":
             from ssmd.middleware.memory import MemoryJournal
 
-            return MemoryJournal()
+            return MemoryJournal(max_payload_bytes=environment.ring.size_bytes // 2)  # the largest record
         from ssmd.middleware.segments import SegmentJournal
 
         root = feed_root(environment.storage.path, environment.feed)
@@ -141,13 +149,13 @@ def storage(section: env.Storage, credentials: Credentials) -> Storage:
             session_token=credentials.get("session_token"),
             prefix=section.prefix,
         )
-    if section.archive is not None:
+    if section.type == "local" and section.archive is not None:
         from ssmd.middleware.files import FileStorage
 
         return FileStorage(section.archive)
     from ssmd.middleware.memory import MemoryStorage
 
-    return MemoryStorage()
+    return MemoryStorage(max_bytes=MEMORY_STORE_BYTES)
 
 
 def cache(section: env.Cache, credentials: Credentials) -> Cache:

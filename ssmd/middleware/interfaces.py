@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 Headers = Mapping[str, str]  # names and values of visible ASCII, without line ends
 
@@ -298,3 +298,14 @@ class Journal(Protocol):
         """A reader of all topics, or of those that match one of these patterns (`*` and `>` as in subjects)."""
 
     def close(self) -> None: ...
+
+
+# ---- what only those in memory can -----------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class Forgetful(Protocol):
+    """A bus or journal whose owner says when its oldest may go: those in memory, where nobody else needs them."""
+
+    def forget(self, before: int) -> None:
+        """Removes everything below a place or number. A reader that had not come so far is told, as by a limit."""

@@ -42,11 +42,13 @@ def key(**fields: str) -> dict[str, Any]:
         ({"transport": {"type": "nats"}}, ["transport.url", "is missing"]),
         ({"storage": {"type": "s3"}}, ["storage.bucket", "storage.region", "is missing"]),
         ({"cache": {"type": "redis"}}, ["cache.url", "is missing"]),
-        ({"storage": {"type": "memory"}}, ["storage.type", "must outlive the recorder"]),
+        ({"storage": {"type": "memory"}}, ["journal.type", "must be memory where storage.type is memory"]),
+        ({"journal": {"type": "memory"}}, ["journal.type", "must outlive the recorder"]),
         ({"transport": nats("nats://127.0.0.1:1"), "keys": {"nats": key(token="env:NOT_SET_HERE")}},
          ["keys.nats.token", "set NOT_SET_HERE"]),
     ],
-    ids=["nats without url", "s3 without bucket", "redis without url", "memory", "a secret that is not set"],
+    ids=["nats without url", "s3 without bucket", "redis without url", "half a rehearsal", "a journal in memory",
+         "a secret that is not set"],
 )  # fmt: skip
 def test_a_file_that_lacks_something_is_told_with_its_key(
     tmp_path: Path, changes: dict[str, Any], words: list[str]

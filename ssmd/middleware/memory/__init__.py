@@ -1,4 +1,7 @@
-"""The memory twins of the middleware: the references of the contract suites. They live and die with their process."""
+"""The memory twins of the middleware: the references of the contract suites, and what a rehearsal runs on.
+
+They live and die with their process. docs/decisions says who runs which.
+"""
 
 from ssmd.middleware.memory.cache import MemoryCache
 from ssmd.middleware.memory.journal import MemoryJournal

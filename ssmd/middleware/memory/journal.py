@@ -1,5 +1,7 @@
 """The Journal in memory: the reference of the contract suite (tests/contract/test_journal_contract.py).
 
+A rehearsal keeps in it what comes from the bus, until that was compared.
+
 A list under a lock. `max_entries` stands for retention: the oldest leave, and a reader that had not come so far is
 told. Lives and dies with its process; any thread may call, each reader belongs to one.
 """

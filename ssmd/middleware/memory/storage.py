@@ -1,4 +1,8 @@
-"""Storage in the memory of this process: the reference of the contract suite. Lost with the process; never blocks."""
+"""Storage in the memory of this process: the reference of the contract suite, and the store of a rehearsal.
+
+Lost with the process; never blocks. `max_bytes` of all objects together: one that would go beyond it is a LimitError,
+and changes nothing. What is deleted makes room again.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +11,17 @@ import threading
 import time
 from collections.abc import Iterator
 
-from ssmd.errors import ConflictError, MissingObjectError, UnavailableError
+from ssmd.errors import ConflictError, LimitError, MissingObjectError, UnavailableError
 from ssmd.middleware.interfaces import ObjectInfo
 from ssmd.middleware.keys import checked_key
 
 
 class MemoryStorage:
-    """`Storage` (ssmd.middleware.interfaces) as a dictionary under a lock."""
+    """`Storage` (ssmd.middleware.interfaces) as a dictionary under a lock. `max_bytes` 0: no limit."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, max_bytes: int = 0) -> None:
+        self._max_bytes = max_bytes
+        self._held_bytes = 0
         self._lock = threading.Lock()
         self._objects: dict[str, tuple[ObjectInfo, bytes]] = {}
         self._closed = False
@@ -31,8 +37,15 @@ class MemoryStorage:
         with self._lock:
             if if_absent and key in self._objects:
                 raise ConflictError(f"{key}: there is an object of this key already")
+            before = self._objects.get(key)
+            held_bytes = self._held_bytes + len(whole) - (len(before[1]) if before is not None else 0)
+            if self._max_bytes and held_bytes > self._max_bytes:
+                raise LimitError(
+                    f"{key}: with its {len(whole)} bytes this storage would hold more than the {self._max_bytes} bytes "
+                    "that it may"
+                )
             info = ObjectInfo(key, len(whole), etag, time.time_ns())
-            self._objects[key] = (info, whole)
+            self._objects[key], self._held_bytes = (info, whole), held_bytes
         return info
 
     def get(self, key: str) -> bytes:
@@ -61,11 +74,14 @@ class MemoryStorage:
         checked_key(key)
         self._opened()
         with self._lock:
-            self._objects.pop(key, None)
+            gone = self._objects.pop(key, None)
+            self._held_bytes -= len(gone[1]) if gone is not None else 0
 
     def close(self) -> None:
-        self._closed = True
-        self._objects.clear()
+        with self._lock:
+            self._closed = True
+            self._objects.clear()
+            self._held_bytes = 0
 
     def _opened(self) -> None:
         if self._closed:

@@ -1,5 +1,7 @@
 """The bus in this process: the reference that tests/contract/test_transport.py holds every other one to.
 
+A rehearsal publishes to it (docs/rehearsal.md), and has it forget what was compared.
+
 Everything is kept in one list under one lock; nothing is fast, and nothing is shared with another process. What a real
 bus does by its limits (removes the oldest, forgets message ids, overruns a slow subscriber) happens here by the same
 rules, so that a consumer can be tested against it. Any thread may call.
@@ -160,15 +162,27 @@ class MemoryTransport:
         self._stored.append(_Stored(self._last, now_ns, message))
         self._stored_bytes += len(message.payload)
         while self._over():
-            gone = self._stored.popleft()
-            self._stored_bytes -= len(gone.message.payload)
-            for reader in self._readers:
-                reader.lose(gone)
-            for durable in self._durables.values():
-                if gone.sequence >= durable.begin and matches(durable.pattern, gone.message.subject):
-                    durable.removed.append(gone.sequence)
+            self._remove_oldest()
         self._changed.notify_all()
         return Receipt(self._last)
+
+    def _remove_oldest(self) -> None:
+        gone = self._stored.popleft()
+        self._stored_bytes -= len(gone.message.payload)
+        for reader in self._readers:
+            reader.lose(gone)
+        for durable in self._durables.values():
+            if gone.sequence >= durable.begin and matches(durable.pattern, gone.message.subject):
+                durable.removed.append(gone.sequence)
+
+    def forget(self, before: int) -> None:
+        """Removes the messages below a place, as limits do, and what is known of their ids: they may come again."""
+        with self._open():
+            while self._stored and self._stored[0].sequence < before:
+                self._remove_oldest()
+            while self._known and next(iter(self._known.values()))[0] < before:
+                self._known.popitem(last=False)
+            self._changed.notify_all()
 
     def _over(self) -> bool:
         if self._max_messages and len(self._stored) > self._max_messages:
