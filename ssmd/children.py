@@ -28,10 +28,13 @@ STEADY_S = 30.0  # a child that lived this long starts its back-off anew
 _PR_SET_PDEATHSIG = 1
 
 
-def _die_with_parent(parent: int) -> Callable[[], None]:
+def _die_with_parent(parent: int, *, waits: bool = False) -> Callable[[], None]:
+    """What a child does before it is its program: it dies with us, and (`waits`) keeps a signal for its program."""
     libc = ctypes.CDLL(None, use_errno=True)
 
     def prepare() -> None:
+        if waits:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # kept over exec, and so is what comes meanwhile
         # The parent's handler still stands until exec. It would take the signal of a parent that dies in between, and
         # nobody would ever hear of it.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -50,6 +53,7 @@ class ChildSpec:
     arguments: tuple[str, ...]
     on_line: Callable[[str], None] | None = None
     drain_last: bool = False  # ends only after the ring is drained: it works on what others leave
+    asks_for_signals: bool = False  # it blocks SIGTERM and asks for it: one that comes while it starts must wait too
     variables: Mapping[str, str] | None = None  # its environment variables; None = ours
 
 
@@ -133,7 +137,7 @@ class Child:
             text=True,
             errors="replace",
             env=self.spec.variables,
-            preexec_fn=_die_with_parent(os.getpid()),
+            preexec_fn=_die_with_parent(os.getpid(), waits=self.spec.asks_for_signals),
             start_new_session=True,  # a ^C of the terminal is ours to pass on, in the right order
         )
         self._log("child started", child=self.spec.name, child_pid=self._process.pid)

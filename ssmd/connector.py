@@ -219,6 +219,7 @@ class Connector:
                 arguments,
                 on_line=lambda line: self._helper_said(name, line),
                 drain_last=True,
+                asks_for_signals=True,
                 variables=self._variables(middleware=name != "flusher"),
             )
         )

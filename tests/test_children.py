@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+from ssmd.children import _die_with_parent
+
 # A parent with a handler for SIGTERM, as the recorder has, whose child stands still between its preparation and exec.
 PARENT = """
 import os, signal, subprocess, sys, time
@@ -46,3 +48,15 @@ def test_a_parent_killed_before_its_child_became_a_program_leaves_no_child() -> 
         os.kill(child, signal.SIGKILL)
     parent.stdout.close()
     assert not left
+
+
+def test_a_signal_that_comes_while_a_child_starts_waits_until_the_child_asks_for_it() -> None:
+    asking = "import signal; print(signal.sigtimedwait({signal.SIGTERM}, 60).si_signo)"
+    child = subprocess.Popen(
+        [sys.executable, "-c", asking],
+        stdout=subprocess.PIPE,
+        preexec_fn=_die_with_parent(os.getpid(), waits=True),
+    )
+    child.send_signal(signal.SIGTERM)
+    assert child.communicate(timeout=60)[0] == b"15\n"
+    assert child.returncode == 0

@@ -1,7 +1,7 @@
 """A rehearsal, step by step: what is compared, what is found, what is held, what is measured.
 
 Journals are written by pycapnp alone (journal_writer); expected sizes are counted from them here, by the rules of the
-publisher's page and of the NATS protocol. The whole, as a user runs it: tests/e2e/test_rehearsal.py.
+publisher's page and of the NATS protocol. The whole, as a user runs it: tests/e2e/test_rehearse.py.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Every number is one that was measured in the run, or such a number times the seconds of a day; nothing is assumed of
 other hours. Sizes on the stream are those that nats-server counts against its limits: subject, headers, payload, and
-STORED_BYTES of its own for each message (measured with a real one: docs/rehearsal.md, tests/test_rehearsal_nats.py).
+STORED_BYTES of its own for each message (measured with a real one: tests/middleware/test_nats_sizes.py).
 What a day writes does not depend on how small the segments of a rehearsal are: their number is that of the environment.
 """
 
