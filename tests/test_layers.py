@@ -52,6 +52,7 @@ LAYERS: dict[int, tuple[str, ...]] = {
         "ssmd.kalshi.lookup",
         "ssmd.kalshi.reading",
         "ssmd.kalshi.rest",
+        "ssmd.kalshi.tls",
         "ssmd.middleware",
     ),
     # 3: services
@@ -97,6 +98,7 @@ DOORS: dict[str, tuple[str, ...]] = {
         "ssmd.kalshi.client",
         "ssmd.kalshi.handshake",
         "ssmd.kalshi.reading",
+        "ssmd.kalshi.tls",
         WITNESS,
     ),
     "h11": (WITNESS,),

@@ -19,7 +19,7 @@ import websocket
 
 from ssmd.errors import ExchangeError, RefusedError, SsmdError, UsageError
 from ssmd.kalshi import auth
-from ssmd.kalshi.reading import TlsSocket
+from ssmd.kalshi.tls import TlsSocket
 
 CONNECT_TIMEOUT_S = 15.0  # without a byte
 HANDSHAKE_LIMIT_S = 60.0  # for all of it: an answer that comes byte by byte would be waited for without end
@@ -47,7 +47,7 @@ def tls_context(ca_file: str | None) -> ssl.SSLContext:
         raise UsageError(
             f"exchange.ca_file: {ca_file} cannot be used: {error}", hint="Give a readable PEM file of certificates."
         ) from None
-    context.sslsocket_class = TlsSocket
+    context.sslsocket_class = TlsSocket  # type: ignore[assignment]  # no kin, but all that is asked of one
     return context
 
 

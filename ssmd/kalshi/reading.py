@@ -6,7 +6,7 @@
 A greenlet that waits for each chunk costs two switches, a watcher started and stopped, and several Python calls: on a
 paced feed, where a chunk is one message, more than decoding it. Here a chunk costs one Python frame.
 
-What has to be decrypted goes through `TlsSocket`, and what is decoded in plain Python through `feed`; the rest is the
+What has to be decrypted goes through `TlsSocket` (tls), and what is decoded in plain Python through `feed`; the rest is the
 same. Not for: connecting (handshake), what events mean (client), sending.
 
 Invariant: nothing is read while bytes or events of the last read wait to be handled.
@@ -16,50 +16,16 @@ from __future__ import annotations
 
 import errno
 import os
-import ssl
 from collections.abc import Callable
 from typing import Any
 
 import gevent
 from gevent.hub import Waiter
-from gevent.ssl import SSLSocket
 
+from ssmd.kalshi.tls import TlsSocket
 from ssmd.wire import FeedStatus, ReceivingConnection, WireConnection
 
-RECORD_BYTES = 16 * 1024  # of plain text in a TLS record, at most (RFC 8446, 5.1)
 _READ = 1  # what a watcher of gevent's loop calls readable
-
-
-class TlsSocket(SSLSocket):  # type: ignore[misc]
-    """A TLS socket that can also be read without waiting, as much as is there."""
-
-    def read_ready(self, buffer: memoryview) -> int:
-        """Fills `buffer` with what can be had now; 0 = the other side has ended. Raises BlockingIOError: nothing now.
-
-        Whole records only, so that nothing decrypted is left inside where no event would tell of it.
-        """
-        filled = self._read_record(buffer)
-        if filled < RECORD_BYTES:  # a sender that has more fills its records; if we are wrong the loop comes again
-            return filled
-        got = RECORD_BYTES
-        while got == RECORD_BYTES and len(buffer) - filled >= RECORD_BYTES:
-            try:
-                got = self._read_record(buffer[filled:])
-            except BlockingIOError:
-                break
-            filled += got
-        return filled
-
-    def _read_record(self, buffer: memoryview) -> int:
-        try:
-            got: int = self._sslobj.read(RECORD_BYTES, buffer)
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            raise BlockingIOError from None
-        except ssl.SSLError as error:
-            if error.args[0] != ssl.SSL_ERROR_EOF:  # an end without a farewell is an end
-                raise
-            return 0
-        return got
 
 
 class Reader:
@@ -73,8 +39,9 @@ class Reader:
         self._waiter: Waiter[FeedStatus | Exception | None] = Waiter()
         self._closed = False
         tls = isinstance(socket, TlsSocket)
-        self._read: Callable[[memoryview], int] = socket.read_ready if tls else self._read_plain
         self._buffer = wire.buffer
+        self._read: Callable[[], int] = socket.read_ready if tls else self._read_plain
+        self._held = tls and socket.begin(self._buffer)
         self._on_readable = self._receive_and_feed
         if isinstance(wire, ReceivingConnection):
             self._on_readable = self._receive_and_absorb if tls else self._receive
@@ -88,6 +55,9 @@ class Reader:
             return None
         self._waiter = waiter = Waiter()
         self._watcher.start(self._on_readable)
+        if self._held:  # of this the socket will not tell
+            self._held = False
+            gevent.get_hub().loop.run_callback(self._read_held)
         try:
             found: FeedStatus | Exception | None = waiter.get()
         finally:
@@ -122,7 +92,7 @@ class Reader:
     def _receive_and_absorb(self) -> None:
         wire: Any = self._wire
         try:
-            received = self._read(self._buffer)
+            received = self._read()
             if received == 0:
                 self._nothing_came(received)
             elif wire.absorb(received):
@@ -135,7 +105,7 @@ class Reader:
     def _receive_and_feed(self) -> None:
         wire = self._wire
         try:
-            received = self._read(self._buffer)
+            received = self._read()
             if received > 0:
                 status = wire.feed(received)
                 if status or wire.events:
@@ -147,8 +117,12 @@ class Reader:
         except Exception as error:
             self._hand_over(error)
 
-    def _read_plain(self, buffer: memoryview) -> int:
-        return os.readv(self._descriptor, [buffer])
+    def _read_plain(self) -> int:
+        return os.readv(self._descriptor, [self._buffer])
+
+    def _read_held(self) -> None:
+        if not self._closed and self._watcher.active:
+            self._on_readable()
 
     def _nothing_came(self, received: int) -> None:
         if received == 0:

@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from gevent import socket, ssl
 
-from ssmd.kalshi.reading import RECORD_BYTES, Reader, TlsSocket
+from ssmd.kalshi.reading import Reader
+from ssmd.kalshi.tls import RECORD_BYTES, TlsSocket
 from ssmd.wire import Event, EventKind, FeedStatus
 
 PATIENCE_S = 20.0
@@ -270,7 +271,35 @@ def test_an_encrypted_connection_that_just_ends_is_an_eof_error(secured: Ends, w
         waiting.get(timeout=PATIENCE_S)
 
 
-def test_a_tls_socket_with_nothing_to_read_says_so(secured: Ends) -> None:
-    near, _ = secured
-    with pytest.raises(BlockingIOError):
-        near.read_ready(memoryview(bytearray(RECORD_BYTES)))
+def test_what_came_with_the_answer_to_the_handshake_is_read_without_another_event(secured: Ends, wire: Fed) -> None:
+    near, far = secured
+    far.sendall(b"answer, first, second")
+    assert near.recv(7) == b"answer,"  # as websocket-client reads: the record is inside now
+    waiting = gevent.spawn(Reader(near, wire).wait)
+    until(lambda: wire.data == b" first, second")
+    waiting.kill()
+
+
+def test_what_waits_inside_is_not_read_after_a_close(secured: Ends, wire: Fed) -> None:
+    near, far = secured
+    far.sendall(b"answer, first")
+    near.recv(7)
+    reader = Reader(near, wire)
+    waiting = gevent.spawn(reader.wait)
+    gevent.get_hub().loop.run_callback(reader.close)
+    assert waiting.get(timeout=PATIENCE_S) is None
+    assert wire.data in (b"", b" first")  # before the close, or not at all
+
+
+def test_a_connection_that_says_farewell_behind_data_gives_the_data_and_then_an_eof_error(
+    secured: Ends, wire: Fed
+) -> None:
+    """TCP stays open: nothing but the farewell tells of the end."""
+    near, far = secured
+    waiting = gevent.spawn(Reader(near, wire).wait)
+    far.sendall(b"last")
+    leaving = gevent.spawn(far.unwrap)
+    with pytest.raises(EOFError):
+        waiting.get(timeout=PATIENCE_S)
+    assert wire.data == b"last"
+    leaving.kill()
