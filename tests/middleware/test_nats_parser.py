@@ -1,4 +1,4 @@
-"""What comes many times in one read of the connection is taken in runs, wherever a read cuts it, and nothing else is."""
+"""What comes many times in one read of the connection is taken in runs, wherever a read cuts it, and nothing else."""
 
 from __future__ import annotations
 
