@@ -20,9 +20,10 @@ from typing import NamedTuple
 
 from publish import NOT_RUN, cpu_of, frames, health_of, nats_server, publish, recorder, server_program, stop
 
-from ssmd.against import Stream, compare
+from ssmd.against import compare
 from ssmd.cli.against import GivenJournal, journals_of
 from ssmd.consumer import BusTail, Tail, Wanted
+from ssmd.copies import Stream
 from ssmd.journal.paths import find
 from ssmd.middleware.interfaces import Start
 from ssmd.middleware.nats import NatsTransport

@@ -9,43 +9,37 @@ read a second time, record by record, to say which records are missing, doubled 
                                                             >  equal: those records are the same, once each
     target    ---- read once ---->  block -> (count, sum)  /   else: both once more, for these blocks
 
+Records are summed up in C (`ssmd.native.sums`), as many at once as came together: one by one they are looked at only in
+the blocks that differ, and around a horizon.
+
 What a target cannot have yet is not judged: numbers above its horizon (the publisher's cursor, or the highest number
 that it holds) are `behind`. What a stream has removed by its own limits is `dropped`, and what the local folder no
 longer has (copies removed after their upload) is `older`: the store that keeps it stands for the journal there.
 
-Not for: judging the journal itself (`ssmd.quality`), finding targets (`ssmd.cli.verify`).
+Not for: judging the journal itself (`ssmd.quality`), reading targets (`ssmd.copies`), finding what a URL names
+(`ssmd.cli.against`).
 Invariant: a difference is never hidden by a lack of memory; where too much differs to name it, counts say how much.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from ssmd.errors import LaggedError
-from ssmd.journal.objects import find_objects
-from ssmd.journal.pieces import Found, records_in
-from ssmd.journal.reader import Reader
-from ssmd.middleware.interfaces import Delivery, Start, Storage, Transport
-from ssmd.middleware.names import PART_HEADER, ObjectName, object_key, part_id, published
-from ssmd.middleware.stored import stored_now
+from ssmd.copies import BLOCK, LISTED, Source, sums_of
+from ssmd.journal.pieces import numbered_in
+from ssmd.native.sums import Sum, digest
 
-BLOCK: Final = 4096  # numbers that are summed up together
 NAMED_BLOCKS: Final = 64  # that are read a second time; beyond, counts must do
-LISTED: Final = 20  # ranges of each kind of difference
-RECORDS: Final = "records"  # the forms of a stream
-BATCHES: Final = "batches"
-CHECKPOINT: Final = 10  # the one kind without a number of its own
 _MASK: Final = (1 << 64) - 1
 
 # ---- sums ------------------------------------------------------------------------------------------------------------
 
 
-class Sums:
+class Held:
     """How many records there are and what they hold, per block, in no order.
 
-    The digest is Python's own of bytes (SipHash, keyed anew for each process): two sums are compared in one process.
     Numbers up to `split` (those that the local journal no longer has) are summed up apart from the others.
     """
 
@@ -59,21 +53,27 @@ class Sums:
         self.lowest = 0  # numbers begin at 1
         self.highest = 0
 
-    def add(self, number: int, raw: bytes) -> None:
-        if self.limit is not None and number > self.limit:
-            return
-        block = number // BLOCK if number > self.split else ~(number // BLOCK)
-        entry = self.blocks.get(block)
-        if entry is None:
-            self.blocks[block] = [1, hash(raw)]
-        else:
-            entry[0] += 1
-            entry[1] += hash(raw)
-        self.records += 1
-        if number > self.highest:
-            self.highest = number
-        if number < self.lowest or not self.lowest:
-            self.lowest = number
+    def add(self, data: bytes, sums: Sequence[Sum]) -> None:
+        """Records, and what they were summed up to."""
+        if any(self._is_cut(row) for row in sums):
+            sums = [Sum(number // BLOCK, 1, digest(raw), number, number) for number, _, raw in numbered_in(data)]
+        for row in sums:
+            if self.limit is None or row.lowest <= self.limit:
+                self._add(row)
+
+    def _is_cut(self, row: Sum) -> bool:
+        """Whether limit or split lies between its records."""
+        if self.limit is not None and row.lowest <= self.limit < row.highest:
+            return True
+        return row.lowest <= self.split < row.highest
+
+    def _add(self, row: Sum) -> None:
+        entry = self.blocks.setdefault(row.block if row.lowest > self.split else ~row.block, [0, 0])
+        entry[0] += row.records
+        entry[1] += row.total
+        self.records += row.records
+        self.highest = max(self.highest, row.highest)
+        self.lowest = min(self.lowest or row.lowest, row.lowest)
 
     def of(self, block: int) -> tuple[int, int]:
         """Count and sum of a block."""
@@ -82,42 +82,6 @@ class Sums:
 
 
 # ---- what is compared ------------------------------------------------------------------------------------------------
-
-Piece = tuple[str, int, int, bytes]  # form of a message or object, number, kind, the record's bytes
-
-
-class Source(Protocol):
-    """What holds records, to be read as often as needed, each time to its present end."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def forms(self) -> Sequence[str]:
-        """The forms in which it must hold each record; others that are found are judged as well."""
-
-    @property
-    def limit(self) -> int | None:
-        """The highest number that it must hold by now; None: the highest one that it does hold."""
-
-    @property
-    def keeps_older(self) -> bool:
-        """It is where records stay when their local copies are removed."""
-
-    def read(self) -> Iterator[Piece]:
-        """Every numbered record, in any order."""
-
-    @property
-    def dropping(self) -> bool:
-        """Whether it has removed its oldest by limits of its own. Known after a reading."""
-
-    @property
-    def faults(self) -> Sequence[str]:
-        """What does not check out apart from records, in sentences. Known after a reading."""
-
-    @property
-    def remarks(self) -> Sequence[str]:
-        """What may explain why records are missing, and is no fault where none are. Known after a reading."""
 
 
 @dataclass(slots=True)
@@ -163,13 +127,13 @@ class Outcome:
 
 
 def compare(
-    journal: Callable[[], Iterable[Found]], targets: Sequence[Source], *, first: int, live: bool = False
+    journal: Callable[[], Iterable[bytes]], targets: Sequence[Source], *, first: int, live: bool = False
 ) -> list[Outcome]:
     """Compares each form of each target with the journal, whose first number is `first`.
 
-    `journal` gives the journal's numbered records, from the beginning, each time that it is called. It is read after
-    the targets; `live`: it grows, and may have segments by then that are not given: what a target has beyond its end
-    is then no difference.
+    `journal` gives the journal's records, from the beginning, each time that it is called, many in a row of bytes. It
+    is read after the targets; `live`: it grows, and may have segments by then that are not given: what a target has
+    beyond its end is then no difference.
     """
     held = [(target, form, sums) for target in targets for form, sums in _summed(target, first).items()]
     local = _Local(journal, [_horizon(target, sums) for target, _, sums in held])
@@ -178,31 +142,36 @@ def compare(
     return [_judged(local, target, form, sums, elder, newest) for target, form, sums in held]
 
 
-def _summed(target: Source, first: int) -> dict[str, Sums]:
-    forms = {form: Sums(split=first - 1, limit=target.limit) for form in target.forms}
-    for form, number, _, raw in target.read():
+def _summed(target: Source, first: int) -> dict[str, Held]:
+    forms = {form: Held(split=first - 1, limit=target.limit) for form in target.forms}
+    for form, data, sums in target.read():
         if form not in forms:
-            forms[form] = Sums(split=first - 1, limit=target.limit)
-        forms[form].add(number, raw)
-    return forms or {"": Sums()}
+            forms[form] = Held(split=first - 1, limit=target.limit)
+        forms[form].add(data, sums)
+    return forms or {"": Held()}
 
 
-def _horizon(target: Source, sums: Sums) -> int:
+def _horizon(target: Source, sums: Held) -> int:
     return sums.highest if target.limit is None else target.limit
 
 
 class _Local:
     """The journal, summed up once; blocks in which a horizon lies are kept record by record."""
 
-    def __init__(self, read: Callable[[], Iterable[Found]], horizons: Iterable[int]) -> None:
+    def __init__(self, read: Callable[[], Iterable[bytes]], horizons: Iterable[int]) -> None:
         self.read = read
-        self.sums = Sums()
+        self.sums = Held()
         self._edges: dict[int, dict[int, int]] = {horizon // BLOCK: {} for horizon in horizons}
-        add, edges = self.sums.add, self._edges
-        for number, _, raw in read():
-            add(number, raw)
-            if number // BLOCK in edges:
-                edges[number // BLOCK][number] = hash(raw)
+        for data in read():
+            sums = sums_of(data)
+            self.sums.add(data, sums)
+            if any(row.block in self._edges for row in sums):
+                self._keep(data)
+
+    def _keep(self, data: bytes) -> None:
+        for number, _, raw in numbered_in(data):
+            if number // BLOCK in self._edges:
+                self._edges[number // BLOCK][number] = digest(raw)
 
     def up_to(self, horizon: int, block: int) -> tuple[int, int]:
         """Count and sum of the records of a block that a target with this horizon must have."""
@@ -217,7 +186,7 @@ class _Local:
         return whole + sum(number > horizon for number in self._edges.get(horizon // BLOCK, ()))
 
 
-def _judged(local: _Local, target: Source, form: str, held: Sums, elder: Sums | None, newest: int | None) -> Outcome:
+def _judged(local: _Local, target: Source, form: str, held: Held, elder: Held | None, newest: int | None) -> Outcome:
     """`newest`: numbers above it are not judged."""
     horizon = _horizon(target, held)
     outcome = Outcome(target.name, form, behind=local.behind(horizon), faults=list(target.faults))
@@ -244,7 +213,7 @@ def _judged(local: _Local, target: Source, form: str, held: Sums, elder: Sums | 
     return outcome
 
 
-def _judge_older(outcome: Outcome, target: Source, held: Sums, elder: Sums | None) -> None:
+def _judge_older(outcome: Outcome, target: Source, held: Held, elder: Held | None) -> None:
     """Records that the local folder no longer has: the store that keeps them stands for the journal."""
     older = {~block for block in held.blocks if block < 0}
     outcome.older = sum(held.of(~block)[0] for block in older)
@@ -263,14 +232,22 @@ def _look_closely(
     outcome: Outcome, local: _Local, target: Source, horizon: int, blocks: frozenset[int], *, first: int
 ) -> None:
     """Names what differs in some blocks."""
-    wanted = {n: (hash(raw), kind) for n, kind, raw in local.read() if n // BLOCK in blocks and n <= horizon}
-    there: dict[int, list[int]] = {}
-    oldest: dict[int, int] = {}  # kind -> lowest number of it that the target has
-    for form, number, kind, raw in target.read():
-        if form == outcome.form and first <= number <= horizon:
-            oldest[kind] = min(number, oldest.get(kind, number))
-            if number // BLOCK in blocks:
-                there.setdefault(number, []).append(hash(raw))
+    wanted: dict[int, tuple[bytes, int]] = {}
+    for data in local.read():
+        if any(row.block in blocks for row in sums_of(data)):
+            for number, kind, raw in numbered_in(data):
+                if number // BLOCK in blocks and number <= horizon:
+                    wanted[number] = raw, kind
+    there: dict[int, list[bytes]] = {}
+    oldest: dict[int, int] = {}  # kind -> lowest number of it that the target has; asked where it drops
+    for form, data, sums in target.read():
+        if form != outcome.form or not (target.dropping or any(row.block in blocks for row in sums)):
+            continue
+        for number, kind, raw in numbered_in(data):
+            if first <= number <= horizon:
+                oldest[kind] = min(number, oldest.get(kind, number))
+                if number // BLOCK in blocks:
+                    there.setdefault(number, []).append(raw)
     for number in sorted(wanted.keys() | there.keys()):
         copies = there.get(number, [])
         if number not in wanted:
@@ -288,121 +265,3 @@ def _look_closely(
             outcome.records += 1
             if len(copies) > 1:
                 outcome.count("doubled", number, len(copies) - 1)
-
-
-# ---- a stream --------------------------------------------------------------------------------------------------------
-
-
-class Stream:
-    """What a publisher put on a bus: one record a message, many of a kind in one, or both."""
-
-    keeps_older = False
-
-    def __init__(
-        self,
-        name: str,
-        transport: Transport,
-        *,
-        prefix: str,
-        journal: str,
-        limit: int | None = None,
-        forms: Sequence[str] = (),
-        place: int = 1,
-    ) -> None:
-        """`place`: what the stream stores before it is not looked at."""
-        self.name = name
-        self.forms = tuple(forms)
-        self.limit = limit
-        self.dropping = False
-        self.faults: list[str] = []
-        self.remarks: list[str] = []
-        self._transport = transport
-        self._prefix = prefix
-        self._journal = journal
-        self._place = place
-        self._parts: dict[str, list[bytes]] = {}  # of what is too large for one message, so far
-
-    def read(self) -> Iterator[Piece]:
-        """Up to what was stored when the reading began. Messages of other journals are left out."""
-        self.faults, self.remarks, self._parts = [], [], {}
-        first = True
-        start = Start.beginning() if self._place == 1 else Start.number(self._place)
-        for delivery in stored_now(self._transport, start, on_lagged=self._lagged):
-            if first:
-                self.dropping, first = delivery.sequence > self._place, False
-            if delivery.message.subject.startswith(f"{self._prefix}."):
-                yield from self._records(delivery)
-
-    def _lagged(self, error: LaggedError) -> None:
-        if len(self.remarks) < LISTED:
-            self.remarks.append(str(error.args[0]))
-
-    def _records(self, delivery: Delivery) -> Iterator[Piece]:
-        message = delivery.message
-        known = message.message_id or ""
-        if not known.startswith(self._journal + ":"):
-            return
-        payload: bytes | None = message.payload
-        if PART_HEADER in message.headers:
-            known, payload = self._joined(known, message.headers[PART_HEADER], message.payload)
-        if payload is None:
-            return
-        said = published(message.message_id)
-        form = RECORDS if said is None or said.kind is None else BATCHES
-        try:
-            for number, kind, raw in records_in(payload):
-                if said is None or not said.first <= number <= said.last:
-                    self._fault(f"message {delivery.sequence} is called {known} and holds record {number}")
-                yield form, number, kind, raw
-        except ValueError as error:
-            self._fault(f"message {delivery.sequence} ({known}): {error}")
-
-    def _joined(self, known: str, part: str, payload: bytes) -> tuple[str, bytes | None]:
-        """The id and the payload of what came in parts, which follow each other; None until the last one."""
-        place, _, count = part.partition("/")
-        whole = known.removesuffix(f".{place}")
-        parts = self._parts.setdefault(whole, [])
-        if known != part_id(whole, len(parts) + 1):
-            if not self.dropping:  # then the parts before it may be gone
-                self._fault(f"{known} is not the part that was due: {len(parts) + 1} of {count}")
-            return whole, None
-        parts.append(payload)
-        return whole, b"".join(self._parts.pop(whole)) if place == count else None
-
-    def _fault(self, sentence: str) -> None:
-        if len(self.faults) < LISTED:
-            self.faults.append(sentence)
-
-
-# ---- a store ---------------------------------------------------------------------------------------------------------
-
-
-class Objects:
-    """What an archiver put into a store: sealed segments, compressed or not."""
-
-    forms = ("objects",)
-    keeps_older = True
-    dropping = False
-    remarks: tuple[str, ...] = ()
-
-    def __init__(
-        self, name: str, storage: Storage, *, prefix: str, feed: str, journal: str, limit: int | None = None
-    ) -> None:
-        self.name = name
-        self.limit = limit
-        self.faults: list[str] = []
-        self._storage = storage
-        somewhere = object_key(ObjectName(prefix, feed, journal, "2000-01-01", "file"))
-        self._keys = somewhere.rsplit("/", 2)[0]
-
-    def read(self) -> Iterator[Piece]:
-        """Every proved record but checkpoints, object by object."""
-        segments, strays = find_objects(self._storage, self.name, self._keys)
-        self.faults = [f"{stray.path}: {stray.what}" for stray in strays[:LISTED]]
-        for segment in segments:
-            reader = Reader([segment])
-            for batch in reader.batches(segment):
-                for number, kind, raw in records_in(batch.data[batch.start : batch.stop]):
-                    if kind != CHECKPOINT:
-                        yield "objects", number, kind, raw
-            self.faults += [str(damage) for damage in reader.damage[: LISTED - len(self.faults)]]

@@ -8,16 +8,24 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from ssmd.against import BLOCK, LISTED, NAMED_BLOCKS, Outcome, Piece, Stream, compare
+from ssmd.against import NAMED_BLOCKS, Outcome, compare
+from ssmd.copies import BLOCK, LISTED, Chunk, Stream, sums_of
 from ssmd.journal.pieces import Found, records_in
-from ssmd.middleware.interfaces import Message
+from ssmd.middleware.interfaces import Delivery, Message
 from ssmd.middleware.memory import MemoryTransport
+from ssmd.native.sums import digest
 
-TRADE, TICKER, GAP = 1, 2, 7
+TRADE, TICKER, GAP, CHECKPOINT = 1, 2, 7, 10
+ROW = 100  # records that a copy or a journal gives at once
+
+Piece = tuple[str, int, int, bytes]  # form, number, kind, the record's bytes
 
 
 def record(number: int, text: str = "", kind: int = TRADE) -> bytes:
@@ -29,6 +37,11 @@ def record(number: int, text: str = "", kind: int = TRADE) -> bytes:
 
 def found(numbers: Iterable[int], text: str = "as recorded") -> list[Found]:
     return [(number, TRADE, record(number, text)) for number in numbers]
+
+
+def rows(records: Sequence[Found]) -> list[bytes]:
+    """Records as a reader gives them: many in a row."""
+    return [b"".join(raw for _, _, raw in records[at : at + ROW]) for at in range(0, len(records), ROW)]
 
 
 @dataclass
@@ -44,8 +57,10 @@ class Copy:
     remarks: list[str] = field(default_factory=list)
     name: str = "copy"
 
-    def read(self) -> Iterator[Piece]:
-        yield from self.pieces
+    def read(self) -> Iterator[Chunk]:
+        for form, pieces in groupby(self.pieces, key=lambda piece: piece[0]):
+            for data in rows([(number, kind, raw) for _, number, kind, raw in pieces]):
+                yield Chunk(form, data, sums_of(data))
 
 
 def copy_of(records: Iterable[Found], **more: object) -> Copy:
@@ -53,7 +68,7 @@ def copy_of(records: Iterable[Found], **more: object) -> Copy:
 
 
 def outcome_of(journal: Sequence[Found], target: Copy, *others: Copy, first: int = 1) -> Outcome:
-    return compare(lambda: journal, [target, *others], first=first)[0]
+    return compare(lambda: rows(journal), [target, *others], first=first)[0]
 
 
 def counts(outcome: Outcome) -> dict[str, int]:
@@ -107,7 +122,7 @@ def test_missing_doubled_different_and_extra_are_named() -> None:
 
 def test_two_records_that_took_each_others_bytes_are_different() -> None:
     """The sum of a block is that of its records' bytes, and a number is a part of them."""
-    swapped = [(1, TRADE, record(2, "b")), (2, TRADE, record(1, "a"))]
+    swapped = [(1, TRADE, record(1, "b")), (2, TRADE, record(2, "a"))]
     right = [(1, TRADE, record(1, "a")), (2, TRADE, record(2, "b"))]
     assert outcome_of(right, copy_of([*swapped, *found([3])])).equal is False
 
@@ -122,15 +137,15 @@ def test_a_remark_is_told_where_something_is_missing_and_is_no_fault_elsewhere()
 def test_what_a_copy_has_beyond_a_journal_that_grows_is_no_difference() -> None:
     """It was recorded, sealed and copied while the comparison went on."""
     whole = copy_of(found(range(1, N + 2 * BLOCK)))
-    (outcome,) = compare(lambda: found(ALL), [whole], first=1, live=True)
+    (outcome,) = compare(lambda: rows(found(ALL)), [whole], first=1, live=True)
     assert counts(outcome) == {"records": N}
     assert outcome.equal
-    assert not compare(lambda: found(ALL), [whole], first=1)[0].equal
+    assert not compare(lambda: rows(found(ALL)), [whole], first=1)[0].equal
 
 
 def test_a_hole_in_the_last_block_of_a_journal_that_grows_is_missing() -> None:
     lacking = copy_of(found([*range(1, N - 5), *range(N - 4, N + 100)]))
-    (outcome,) = compare(lambda: found(ALL), [lacking], first=1, live=True)
+    (outcome,) = compare(lambda: rows(found(ALL)), [lacking], first=1, live=True)
     assert counts(outcome) == {"records": N - 1, "missing": 1}
 
 
@@ -178,7 +193,7 @@ def test_too_many_differences_are_counted_without_names() -> None:
 
 def test_each_form_is_compared_by_itself() -> None:
     pieces = [("records", *one) for one in found(ALL)] + [("batches", *one) for one in found(range(1, N)) * 1]
-    outcomes = compare(lambda: found(ALL), [Copy(pieces, forms=("records", "batches"), limit=N)], first=1)
+    outcomes = compare(lambda: rows(found(ALL)), [Copy(pieces, forms=("records", "batches"), limit=N)], first=1)
     assert {outcome.form: counts(outcome) for outcome in outcomes} == {
         "records": {"records": N},
         "batches": {"records": N - 1, "missing": 1},
@@ -187,7 +202,7 @@ def test_each_form_is_compared_by_itself() -> None:
 
 def test_a_form_that_should_be_there_and_is_not_is_missing() -> None:
     target = Copy([("records", *one) for one in found(ALL)], forms=("records", "batches"), limit=N)
-    outcomes = compare(lambda: found(ALL), [target], first=1)
+    outcomes = compare(lambda: rows(found(ALL)), [target], first=1)
     assert {outcome.form: counts(outcome) for outcome in outcomes}["batches"] == {"missing": N}
 
 
@@ -241,26 +256,35 @@ def batch(*numbers: int) -> Message:
 
 
 def numbers_of(stream: Stream) -> list[tuple[str, int]]:
-    return [(form, number) for form, number, _, _ in stream.read()]
+    return [(form, number) for form, number, _, _ in pieces_of(stream)]
+
+
+def pieces_of(stream: Stream) -> list[Piece]:
+    return [(form, *one) for form, data, _ in stream.read() for one in records_in(data)]
 
 
 def test_a_stream_that_pauses_is_read_to_the_end_that_it_had_when_the_reading_began() -> None:
     class Slow(MemoryTransport):
-        """Gives nothing at first, as a busy server does."""
+        """Gives nothing at first, as a busy server does, and is published to meanwhile."""
 
         def subscribe(self, *given: Any, **more: Any) -> Any:
             subscription = super().subscribe(*given, **more)
             really, came = subscription.next, iter([False])
-            subscription.next = lambda timeout_s: really(timeout_s) if next(came, True) else None  # type: ignore[method-assign]
+
+            def next_one(timeout_s: float) -> Delivery | None:
+                if next(came, True):
+                    return really(timeout_s)
+                self.publish(single(3))
+                return None
+
+            subscription.next = next_one  # type: ignore[method-assign]
             return subscription
 
     bus = Slow(subjects=["md.>", "other"])
     bus.publish_all([single(1), single(2), Message("other", b"last", {}, "x")])
     stream = Stream("bus", bus, prefix="md", journal=JOURNAL)
-    read = stream.read()
-    assert next(read)[1] == 1
-    bus.publish(single(3))
-    assert [number for _, number, _, _ in read] == [2]
+    assert numbers_of(stream) == [("records", 1), ("records", 2)]
+    assert bus.last_sequence() == 4
 
 
 def test_a_stream_is_read_in_both_forms() -> None:
@@ -281,7 +305,7 @@ def test_what_came_in_parts_is_one_record() -> None:
         for i, at in enumerate(range(0, len(raw), 150), 1)
     ]
     stream = stream_of([*parts, single(2)])
-    assert list(stream.read()) == [("records", 1, TRADE, raw), ("records", 2, TRADE, record(2))]
+    assert pieces_of(stream) == [("records", 1, TRADE, raw), ("records", 2, TRADE, record(2))]
     lacking = stream_of([parts[0], parts[2], single(2)])
     assert numbers_of(lacking) == [("records", 2)]
     assert "is not the part that was due: 2 of 3" in lacking.faults[0]
@@ -298,6 +322,64 @@ def test_a_message_that_holds_no_record_is_a_fault() -> None:
     stream = stream_of([Message("md.trade.M", b"no record at all", {}, f"{JOURNAL}:1")])
     assert numbers_of(stream) == []
     assert "no record" in stream.faults[0]
+
+
+def test_many_single_messages_are_read_whole_whatever_comes_between() -> None:
+    numbers = range(1, 700)
+    others = Message("md.trade.M", record(5), {}, "kalshi-ffffffffffff:5")
+    stream = stream_of([message for n in numbers for message in (single(n), others)] + [batch(1, 2)])
+    assert sorted(numbers_of(stream)) == sorted([("records", n) for n in numbers] + [("batches", 1), ("batches", 2)])
+    assert stream.faults == []
+
+
+def test_a_checkpoint_among_the_messages_is_a_fault() -> None:
+    raw = record(3, kind=CHECKPOINT)
+    stream = stream_of([single(1), Message("md.trade.M", raw, {}, f"{JOURNAL}:3")])
+    assert [chunk.sums[0].records for chunk in stream.read()] == [1]
+    assert "1 checkpoints" in stream.faults[0]
+
+
+# ---- sums ------------------------------------------------------------------------------------------------------------
+
+
+def test_sums_are_those_of_the_records_whatever_their_order_and_grouping() -> None:
+    """The plain reader is the specification: C finds the same records, and no others."""
+    raws = [record(n, "x" * (n % 50), TRADE if n % 3 else CHECKPOINT) for n in (1, 4095, 4096, 9000, 2, 8191, 3)]
+    numbered = [(number, raw) for number, kind, raw in records_in(b"".join(raws)) if kind != CHECKPOINT]
+    wanted: dict[int, list[int]] = {}
+    for number, raw in numbered:
+        entry = wanted.setdefault(number // BLOCK, [0, 0])
+        entry[0] += 1
+        entry[1] = (entry[1] + digest(raw)) % 2**64
+    found_in: dict[int, list[int]] = {}
+    for row in sums_of(b"".join(raws)):
+        entry = found_in.setdefault(row.block, [0, 0])
+        entry[0] += row.records
+        entry[1] = (entry[1] + row.total) % 2**64
+    assert found_in == wanted
+
+
+def test_more_runs_than_one_call_gives_are_all_there() -> None:
+    numbers = [n * BLOCK for n in range(1, 1001)]
+    sums = sums_of(b"".join(map(record, numbers)))
+    assert [(row.block, row.records, row.lowest, row.highest) for row in sums] == [
+        (number // BLOCK, 1, number, number) for number in numbers
+    ]
+
+
+@given(st.binary(max_size=400))
+@settings(derandomize=True, deadline=None, database=None)
+def test_of_any_bytes_c_takes_what_the_plain_reader_takes(data: bytes) -> None:
+    for bytes_of in (data, record(1) + data, struct.pack("<II", 0, 12) + data):
+        try:
+            wanted: int | None = sum(kind != CHECKPOINT for _, kind, _ in records_in(bytes_of))
+        except ValueError:
+            wanted = None
+        try:
+            counted: int | None = sum(row.records for row in sums_of(bytes_of))
+        except ValueError:
+            counted = None
+        assert counted == wanted
 
 
 # ---- bytes -----------------------------------------------------------------------------------------------------------

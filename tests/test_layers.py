@@ -67,6 +67,7 @@ LAYERS: dict[int, tuple[str, ...]] = {
         "ssmd.archiver",
         "ssmd.auditor",
         "ssmd.against",
+        "ssmd.copies",
         "ssmd.publisher",
         "ssmd.lastvalues",
         "ssmd.lastvalues.joined",

@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from ssmd.against import BATCHES, CHECKPOINT, RECORDS, Objects, Outcome, Source, Stream, compare
+from ssmd.against import Outcome, compare
+from ssmd.copies import BATCHES, RECORDS, Objects, Source, Stream
 from ssmd.errors import UsageError
 from ssmd.journal.identity import identity, known_identity
 from ssmd.journal.paths import Segment, State
-from ssmd.journal.pieces import Found, records_in
+from ssmd.journal.pieces import numbered_in
 from ssmd.journal.reader import Reader
 from ssmd.journal.recorder import recorder_of
 
@@ -58,17 +59,13 @@ class GivenJournal:
 
     @property
     def first(self) -> int:
-        return next((number for number, _, _ in self.records()), 1)
+        return next((number for data in self.records() for number, _, _ in numbered_in(data)), 1)
 
-    def records(self) -> Iterator[Found]:
-        """Its numbered records, those of the open segment's tail too: they may be published already."""
+    def records(self) -> Iterator[bytes]:
+        """Its records, many in a row, those of the open segment's tail too: they may be published already."""
         for segment in self.segments:
             for batch in Reader([segment]).batches(segment):
-                yield from _numbered(records_in(batch.data[batch.start : batch.stop]))
-
-
-def _numbered(records: Iterable[Found]) -> Iterator[Found]:
-    return (found for found in records if found[1] != CHECKPOINT)
+                yield bytes(batch.data[batch.start : batch.stop])
 
 
 def journals_of(segments: Iterable[Segment]) -> list[GivenJournal]:

@@ -13,6 +13,8 @@ from typing import Final
 # Segments of the message less one, words, number, kind: where csrc/ssmd.h puts them.
 _HEAD: Final = struct.Struct("<II8xQ48xH")
 
+CHECKPOINT: Final = 10  # the one kind without a number of its own
+
 Found = tuple[int, int, bytes]  # number, kind, the record's bytes
 
 
@@ -29,3 +31,8 @@ def records_in(data: bytes) -> Iterator[Found]:
             raise ValueError(f"no whole record begins at {at}")
         yield number, kind, data[at:end]
         at = end
+
+
+def numbered_in(data: bytes) -> Iterator[Found]:
+    """Those that have a number: all but checkpoints."""
+    return (found for found in records_in(data) if found[1] != CHECKPOINT)

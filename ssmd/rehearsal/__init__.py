@@ -26,18 +26,19 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
 from ssmd import archiver
-from ssmd.against import CHECKPOINT, Objects, Outcome, Source, Stream, compare
+from ssmd.against import Outcome, compare
 from ssmd.archiver.service import Destination
 from ssmd.archiver.service import Service as ArchiverService
 from ssmd.archiver.upload import Mark, read_mark
 from ssmd.consumer import BusTail, Wanted
+from ssmd.copies import Objects, Source, Stream
 from ssmd.environment import Environment
 from ssmd.errors import SsmdError
 from ssmd.journal import manifest
@@ -45,7 +46,7 @@ from ssmd.journal.archived import CURSOR as ARCHIVER_CURSOR
 from ssmd.journal.follow import Follower
 from ssmd.journal.listing import Listing
 from ssmd.journal.paths import ARCHIVED, COMPRESSED, MANIFEST, SEALED, Segment
-from ssmd.journal.pieces import Found, records_in
+from ssmd.journal.pieces import Found, numbered_in
 from ssmd.journal.reader import Reader
 from ssmd.lastvalues import LastValues
 from ssmd.lastvalues.service import Clocks
@@ -202,8 +203,8 @@ class Rehearsal:
         if self._due is None or self._read_to >= self._due:
             return False
         for _, batch in self._follower.batches():
-            found = records_in(batch.data[batch.start : batch.stop])
-            self._pending.extend(record for record in found if record[1] != CHECKPOINT and record[0] > self._compared)
+            found = numbered_in(batch.data[batch.start : batch.stop])
+            self._pending.extend(record for record in found if record[0] > self._compared)
             self._read_to = max(self._read_to, batch.last_number)
         return True
 
@@ -222,7 +223,8 @@ class Rehearsal:
             Stream("the stream", bus, prefix=prefix, journal=self._journal, limit=due, forms=forms, place=self._place),
             Kept(self._parts.journal, self._kept_from, journal=self._journal, limit=due),
         )
-        for outcome in compare(lambda: span, copies, first=span[0][0] if span else due):
+        records = b"".join(raw for _, _, raw in span)
+        for outcome in compare(lambda: [records], copies, first=span[0][0] if span else due):
             self._judge(outcome)
         self._forget(due)
         return True
@@ -385,9 +387,7 @@ def _key(segment: Segment) -> Path:
     return segment.beside("")
 
 
-def _records_of(segment: Segment) -> list[Found]:
-    """Its proved records but checkpoints."""
-    found: list[Found] = []
+def _records_of(segment: Segment) -> Iterator[bytes]:
+    """Its proved records, many in a row."""
     for batch in Reader([segment]).batches(segment):
-        found += (f for f in records_in(batch.data[batch.start : batch.stop]) if f[1] != CHECKPOINT)
-    return found
+        yield batch.data[batch.start : batch.stop]

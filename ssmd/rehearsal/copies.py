@@ -12,8 +12,9 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from ssmd.against import BATCHES, RECORDS, Outcome, Piece
+from ssmd.against import Outcome
 from ssmd.consumer import BusTail, TailRecord
+from ssmd.copies import BATCHES, RECORDS, Chunk, sums_of
 from ssmd.errors import LaggedError, SsmdError
 from ssmd.journal.pieces import records_in
 from ssmd.middleware import names
@@ -144,7 +145,7 @@ class Markets:
 
 
 class Kept:
-    """What the consumer kept, as something to compare (`ssmd.against.Source`): entries from `first` on."""
+    """What the consumer kept, as something to compare (`ssmd.copies.Source`): entries from `first` on."""
 
     name = "what a consumer of the stream received"
     forms = ("kept",)
@@ -157,17 +158,17 @@ class Kept:
         self.faults: list[str] = []
         self._kept, self._first, self._journal = kept, first, journal
 
-    def read(self) -> Iterator[Piece]:
+    def read(self) -> Iterator[Chunk]:
         """Each entry's record. An entry that is not what its headers say is a fault."""
         self.faults = []
         reader = self._kept.reader(Start.number(self._first))
         try:
             while (entry := reader.next()) is not None:
-                for number, kind, raw in records_in(entry.payload):
+                for number, _, _ in records_in(entry.payload):
                     said = {names.JOURNAL_HEADER: self._journal, NUMBER_HEADER: str(number)}
                     if not said.items() <= dict(entry.headers).items():
                         self.faults.append(f"entry {entry.number} holds record {number}, and its headers say otherwise")
-                    yield "kept", number, kind, raw
+                yield Chunk("kept", entry.payload, sums_of(entry.payload))
         finally:
             reader.close()
 

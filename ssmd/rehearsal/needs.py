@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from ssmd.against import BATCHES, RECORDS
+from ssmd.copies import BATCHES, RECORDS
 from ssmd.environment import Environment
 from ssmd.rehearsal.copies import FORMS
 from ssmd.report import Report
