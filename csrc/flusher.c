@@ -32,7 +32,8 @@
 #define DAY_NS INT64_C(86400000000000)
 #define MINUTE_NS INT64_C(60000000000)
 #define MILLISECOND_NS INT64_C(1000000)
-#define SEAL_GRACE_NS INT64_C(1000000000) /* records of a period may still come this long after its end */
+#define SEAL_GRACE_NS INT64_C(1000000000)       /* records of a period may still come this long after its end */
+#define CLOCK_SEAL_PAUSE_NS INT64_C(2000000000) /* stamps follow a stepped clock within 1 s (clock.c) */
 #define RETRY_NAP_NS INT64_C(100000000)
 #define LOOK_NS INT64_C(1000000000)    /* so often is looked whether the files are still where they were made */
 #define IDLE_NAP_NS INT64_C(100000000) /* when nothing comes: the first record ends it */
@@ -51,8 +52,9 @@ struct ssmd_flusher {
     int64_t *day_start_ns;
     uint32_t *day;
     int lock_fd;
-    int root_fd;     /* the folder that was opened */
-    int64_t look_ns; /* monotonic, when to look after it */
+    int root_fd;           /* the folder that was opened */
+    int64_t look_ns;       /* monotonic, when to look after it */
+    int64_t clock_seal_ns; /* monotonic, not before this the clock alone may seal again */
 
     ssmd_commit commit;        /* as last stored */
     int64_t segment_end_ns;    /* a record received at or after this belongs to another segment */
@@ -209,9 +211,12 @@ static bool sync_is_due(const ssmd_flusher *flusher)
            age_ns >= (int64_t)flusher->options.sync_interval_ms * MILLISECOND_NS;
 }
 
+/* The period is over by the clock, though no record has said so. Once in a while: records that are stamped by a clock
+ * from before a step forward would otherwise get a segment for each step. */
 static bool seal_is_due(const ssmd_flusher *flusher)
 {
-    return flusher->segment.offset > 0 && wall_ns(flusher) - SEAL_GRACE_NS > flusher->segment_end_ns;
+    return flusher->segment.offset > 0 && wall_ns(flusher) - SEAL_GRACE_NS > flusher->segment_end_ns &&
+           monotonic_ns(flusher) >= flusher->clock_seal_ns;
 }
 
 /* ---- one span ------------------------------------------------------------------------------- */
@@ -421,6 +426,7 @@ static int work(ssmd_flusher *flusher)
     status = move(flusher);
     if (status == SSMD_EMPTY && seal_is_due(flusher)) {
         int sealed = seal_now(flusher);
+        flusher->clock_seal_ns = monotonic_ns(flusher) + CLOCK_SEAL_PAUSE_NS;
         return sealed == SSMD_OK ? SSMD_EMPTY : sealed;
     }
     return status;

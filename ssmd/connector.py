@@ -502,7 +502,7 @@ class Connector:
         )
 
     def _check_ring(self) -> str | None:
-        now_ns = self.now_ns()
+        now_ns = time.monotonic_ns()
         for client in self._clients:
             since_ns = client.state.ring_full_since_ns
             if since_ns and now_ns - since_ns > RING_FULL_LIMIT_NS:
@@ -517,7 +517,7 @@ class Connector:
             state = client.state
             if state.phase in ("waiting", "stopped") or (state.phase == "connecting" and state.detail):
                 return f"{state.name} is not connected{': ' + state.detail if state.detail else ''}"
-            silent_ns = self.now_ns() - max(state.last_recv_ns, state.opened_ns)
+            silent_ns = time.monotonic_ns() - state.heard_ns
             if state.opened_ns and state.phase in ("subscribing", "live") and silent_ns > limit_ns:
                 return f"{state.name} received nothing for {silent_ns / 1e9:.0f} s"
         return None
@@ -566,7 +566,7 @@ class Connector:
         cursors = store.cursors() if store else {"ring": 0, "written": 0, "durable": 0}
         states = [client.state for client in self._clients]
         return Snapshot(
-            elapsed_s=(self.now_ns() - self._began_ns) / 1e9,
+            elapsed_s=time.monotonic() - self._began_s,
             frames=int(counters.get("frames", 0)),
             records=sum(by_kind.values()),
             written_bytes=store.written_bytes() if store else 0,

@@ -33,6 +33,7 @@ class ClientState:
     first_opened_ns: int = 0
     closed_ns: int = 0
     last_recv_ns: int = 0
+    heard_ns: int = 0  # that something had come by then, on the monotonic clock
     frames: int = 0
     opens: int = 0
     closes: int = 0
@@ -40,7 +41,7 @@ class ClientState:
     stalls: int = 0
     resyncs: int = 0
     ring_full_ns: int = 0
-    ring_full_since_ns: int = 0
+    ring_full_since_ns: int = 0  # of the monotonic clock
     unresolved: set[int] = field(default_factory=set)
 
 

@@ -101,7 +101,8 @@ class Store:
         self._written_before = before.written_bytes
         self._losses_told = before.losses
         self._untracked_told = False
-        self._lost_ns = 0  # when the last loss was seen
+        self._lost_ns = 0  # when the last loss was seen, monotonic clock
+        self._heartbeat = (0, 0)  # the flusher's, and since when we have seen this one, monotonic clock
         self._thread: FlusherThread | None = None
         if environment.flusher.mode == "thread":
             try:
@@ -367,7 +368,7 @@ class Store:
         if status.losses == self._losses_told:
             return None
         self._losses_told = status.losses
-        self._lost_ns = time.time_ns()
+        self._lost_ns = time.monotonic_ns()
         try:
             self._note_ring()
             if known_identity(self._root) is None:
@@ -383,16 +384,23 @@ class Store:
         """What is wrong with the flusher, in a sentence; None = nothing."""
         status = self._ring.status()
         if status.state == FlusherState.STALLED:
-            stuck_s = (time.time_ns() - status.error_since_ns) / 1e9
+            stuck_s = max(time.time_ns() - status.error_since_ns, 0) / 1e9
             return f"cannot write for {stuck_s:.0f} s: {status.error}; the data waits in the ring"
         if status.state in (FlusherState.NONE, FlusherState.STARTING):
             return "is not running yet"
         if status.state == FlusherState.STOPPED:
             return "has stopped"
-        if time.time_ns() - self._lost_ns < LOSS_ALARM_NS:
+        if self._lost_ns and time.monotonic_ns() - self._lost_ns < LOSS_ALARM_NS:
             return "writes again, but the data folder was deleted or replaced under it: records are lost (see the log)"
-        silent_ns = time.time_ns() - status.heartbeat_ns
+        silent_ns = self._silent_ns(status.heartbeat_ns)
         return f"has not moved for {silent_ns / 1e9:.0f} s" if silent_ns > heartbeat_limit_ns else None
+
+    def _silent_ns(self, heartbeat_ns: int) -> int:
+        """For how long we have seen this heartbeat. It is UTC, which may be stepped: that it changes is what counts."""
+        now_ns = time.monotonic_ns()
+        if heartbeat_ns != self._heartbeat[0]:
+            self._heartbeat = (heartbeat_ns, now_ns)
+        return now_ns - self._heartbeat[1]
 
     def counters(self) -> Mapping[str, Any]:
         """What the decoder counted in this run, whichever of the two it was."""

@@ -678,3 +678,16 @@ def test_a_pause_lies_between_runs_of_one_journal(tmp_path: Path, capsys: pytest
             line.split(maxsplit=1)[1]
             == f"{tmp_path / name / 'kalshi'}: 1 min 0 s between a stop as asked and the next start"
         )
+
+
+def test_a_pause_is_not_negative_where_the_clock_was_set_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    journal = Journal(tmp_path / "kalshi")
+    whole_run(journal)
+    journal.now -= 3600 * 10**9
+    whole_run(journal)
+    journal.seal()
+    verify.main([str(tmp_path)])
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("pause")]
+    assert "unknown (the clock was set back, 1 h 0 min at least)" in line

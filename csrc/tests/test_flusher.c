@@ -375,6 +375,30 @@ static void a_period_that_is_over_is_sealed_without_a_record(void **state)
     ssmd_flusher_close(flusher);
 }
 
+/* Stamps follow a clock that was set forward a second late: that second is one segment, not one for each step. */
+static void after_the_clock_was_set_forward_late_records_share_a_segment(void **state)
+{
+    (void)state;
+    ssmd_flusher *flusher = open_flusher();
+    push_at(NOON, 104);
+    ssmd_flusher_step(flusher);
+    fake.wall_ns = NOON + 2 * HOUR;
+    assert_int_equal(ssmd_flusher_step(flusher), SSMD_EMPTY);
+    assert_int_equal(committed().segment_first, 0); /* the period is over */
+    for (int i = 0; i < 10; i++) {
+        push_at(NOON + 5 + i, 104);
+        ssmd_flusher_step(flusher);
+        fake.monotonic_ns += SECOND / 10;
+        assert_int_equal(ssmd_flusher_step(flusher), SSMD_EMPTY);
+        assert_int_equal(committed().segment_first, 2);
+    }
+    fake.monotonic_ns += SECOND;
+    ssmd_flusher_step(flusher); /* it syncs first */
+    ssmd_flusher_step(flusher);
+    assert_int_equal(committed().segment_first, 0);
+    ssmd_flusher_close(flusher);
+}
+
 /* ---- when it is durable --------------------------------------------------------------------------- */
 
 static void a_sync_comes_an_interval_after_the_first_byte_and_never_when_idle(void **state)
@@ -974,6 +998,7 @@ int main(void)
         FLUSHER_TEST(days_that_do_not_rise_are_refused),
         FLUSHER_TEST(a_segment_ends_before_it_would_be_too_large),
         FLUSHER_TEST(a_period_that_is_over_is_sealed_without_a_record),
+        FLUSHER_TEST(after_the_clock_was_set_forward_late_records_share_a_segment),
         FLUSHER_TEST(a_sync_comes_an_interval_after_the_first_byte_and_never_when_idle),
         FLUSHER_TEST(a_sync_comes_after_so_many_bytes),
         FLUSHER_TEST(what_a_dead_flusher_left_unsynced_is_synced_by_the_next),

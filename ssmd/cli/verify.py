@@ -192,8 +192,8 @@ class Page:
         for run in runs[-LISTED:]:
             before = last.get(run.get("journal", ""))
             if before is not None and before["clean"] and run["started_ns"] and before["stopped_ns"]:
-                paused = (run["started_ns"] - before["stopped_ns"]) / 1e9
-                self._line(f"pause    {_of(run)}{_duration(paused)} between a stop as asked and the next start")
+                paused_s = (run["started_ns"] - before["stopped_ns"]) / 1e9
+                self._line(f"pause    {_of(run)}{_pause(paused_s)} between a stop as asked and the next start")
             self._line(f"run      {_of(run)}{_run_line(run)}")
             last[run.get("journal", "")] = run
 
@@ -250,6 +250,12 @@ def _run_line(run: dict[str, Any]) -> str:
     else:
         end = "ended without saying so"
     return f"{run['environment'] or 'unknown environment'}: started {began}, {end}"
+
+
+def _pause(seconds: float) -> str:
+    if seconds < 0:
+        return f"unknown (the clock was set back, {_duration(-seconds)} at least)"
+    return _duration(seconds)
 
 
 def _duration(seconds: float) -> str:

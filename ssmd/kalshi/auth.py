@@ -182,9 +182,14 @@ def _not_pem_hint(text: str) -> str:
     return "It starts with -----BEGIN PRIVATE KEY----- or -----BEGIN RSA PRIVATE KEY-----. " + _NEW_KEY
 
 
+def clock_refused(words: str) -> bool:
+    """Whether a sign-in was refused for this machine's clock, not for the key: that passes when the clock is set."""
+    return "timestamp_expired" in words or "timestamp expired" in words
+
+
 def refusal_hint(words: str) -> str:
     """What a user can do about a refused sign-in, REST or WebSocket: `words` are the body's."""
-    if "header_timestamp_expired" in words or "timestamp expired" in words:
+    if clock_refused(words):
         return "The clock of this machine is off by more than some seconds: set it (NTP), then start again."
     if "NOT_FOUND" in words:
         return "KALSHI_API_KEY is not known to this exchange. Demo and production have keys of their own."

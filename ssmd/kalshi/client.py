@@ -6,12 +6,13 @@ the C decoder, which writes records into the ring. Python sees only what `ssmd.w
 
 Invariants: nothing read from a socket is dropped (a full ring stops the reading); every connection, every failed
 attempt and every loss leaves a record; only a refusal of our credentials ends `run`: the first one at once, and the
-sixth in a row where the exchange had let us in before.
+sixth in a row where the exchange had let us in before, unless it is for the clock of this machine.
 """
 
 from __future__ import annotations
 
 import random
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
@@ -31,9 +32,10 @@ from ssmd.book import Suspect
 from ssmd.environment import Environment
 from ssmd.errors import ExchangeError, RefusedError, SsmdError
 from ssmd.exchange import ClientState, Recorder
-from ssmd.kalshi import actions, planner, protocol
+from ssmd.kalshi import actions, auth, planner, protocol
 from ssmd.kalshi.handshake import Endpoints, connect
 from ssmd.kalshi.reading import Reader
+from ssmd.kalshi.steps import Steps
 from ssmd.wire import Event, EventKind, FeedStatus, WireConnection
 
 TICK_S = 0.5
@@ -120,6 +122,7 @@ class Client:
         self._socket: websocket.WebSocket | None = None
         self._reader: Reader | None = None
         self._session: protocol.Session | None = None
+        self._steps = Steps(recorder.now_ns(), time.monotonic_ns())
         self._loss: _Loss | None = None
         self._open_gaps: list[int] = []
         self._warned: set[str] = set()
@@ -157,10 +160,12 @@ class Client:
     def _bear(self, refusal: RefusedError) -> None:
         """Waits for another try where the exchange has let us in before, some times in a row; else raises it.
 
-        A clock that NTP is mending, or an authentication service that fails, passes; a wrong key does not.
+        An authentication service that fails passes; a wrong key does not. For a clock that is off it waits for ever:
+        the key is good, and whoever sets the clock need not know of us.
         """
         self._refusals += 1
-        if not self._admission.once or self._refusals > REFUSALS_BORNE:
+        patient = self._refusals <= REFUSALS_BORNE or auth.clock_refused(str(refusal))
+        if not (self._admission.once and patient):
             self.state.phase, self.state.detail = "stopped", str(refusal)
             raise refusal
         self.state.phase = "waiting"
@@ -196,6 +201,7 @@ class Client:
         state.opens += 1
         state.opened_ns, state.frames, state.phase, state.detail = opened_ns, 0, "subscribing", ""
         state.first_opened_ns = state.first_opened_ns or opened_ns
+        state.heard_ns = time.monotonic_ns()
         self._loss = None
         self._socket = socket
         socket.sock.settimeout(None)  # the sender waits as long as it takes; the session judges silence
@@ -218,6 +224,7 @@ class Client:
             gevent.spawn(self._watched, self._send_forever, socket),
         ]
         try:
+            self._steps = Steps(opened_ns, time.monotonic_ns())
             self._perform(lambda session: session.opened(opened_ns))
             self._loss = self._read(reader, wire)
         except Exception as error:  # a fault of ours on one socket must not end the recording on it
@@ -251,7 +258,7 @@ class Client:
         while True:
             for event in wire.events:
                 if event.kind != EventKind.GAP or self._note_gap(event):
-                    self._perform(partial(_receive, event=event, now_ns=wire.last_recv_ns))
+                    self._perform(partial(_receive, event=event, now_ns=self._received_ns(wire)))
             if status == FeedStatus.FULL:
                 status = self._wait_for_room(wire)
             elif status == FeedStatus.MORE:
@@ -269,7 +276,7 @@ class Client:
     def _wait_for_room(self, wire: WireConnection) -> FeedStatus:
         """The ring is full: TCP holds the exchange back while we look again, ever less often."""
         state, nap_s = self.state, FULL_NAP_S
-        began_ns = state.ring_full_since_ns = self._recorder.now_ns()
+        began_ns = state.ring_full_since_ns = time.monotonic_ns()
         while True:
             gevent.sleep(nap_s)
             nap_s = min(nap_s * 2, FULL_NAP_MAX_S)
@@ -277,7 +284,7 @@ class Client:
             if status != FeedStatus.FULL or wire.events:  # events of before are handled; these are new
                 break
         state.ring_full_since_ns = 0
-        state.ring_full_ns += self._recorder.now_ns() - began_ns
+        state.ring_full_ns += time.monotonic_ns() - began_ns
         return status
 
     def _watched(self, body: Callable[[Any], None], argument: Any) -> None:
@@ -288,15 +295,29 @@ class Client:
             self._log.exception("the connection failed on a fault of ssmd")
             self._end_socket(_Loss(f"internal error: {error!r}"))
 
+    def _received_ns(self, wire: WireConnection) -> int:
+        """When something came last. Stamps follow a clock that was set back within a second: never later than now."""
+        return min(wire.last_recv_ns, self._recorder.now_ns())
+
+    def _mind_clock(self, session: protocol.Session) -> int:
+        """What time it is, once the session knows whether the clock was stepped."""
+        now_ns = self._recorder.now_ns()
+        if step_ns := self._steps.look(now_ns, time.monotonic_ns()):
+            session.clock_stepped(step_ns)
+            self._log.warning("the clock of this machine was stepped", by_s=round(step_ns / 1e9, 3))
+        return now_ns
+
     def _tick_forever(self, wire: WireConnection) -> None:
         while self._loss is None and self._session is not None:
-            now_ns = self._recorder.now_ns()
             state, session = self.state, self._session
+            now_ns = self._mind_clock(session)
+            if wire.last_recv_ns != state.last_recv_ns:
+                state.heard_ns = time.monotonic_ns()
             state.last_recv_ns, state.frames = wire.last_recv_ns, wire.frames
             if state.ring_full_since_ns:  # silence of our own making is no stall
                 session.not_reading(now_ns)
             elif wire.last_recv_ns:
-                session.received_data(wire.last_recv_ns)
+                session.received_data(self._received_ns(wire))
             self._perform(lambda session: session.tick(self._recorder.now_ns()))
             wait_s = TICK_S
             if session.next_deadline_ns is not None:
@@ -311,6 +332,7 @@ class Client:
             session = self._session
             if session is None:
                 return
+            self._mind_clock(session)
             waiting = deque(asked(session))
             while waiting:
                 waiting.extendleft(reversed(self._carry_out(session, waiting.popleft())))

@@ -117,8 +117,8 @@ class _Phase(Enum):
 class Session:
     """One connection: make a new one for each socket.
 
-    All times are ns of one clock that is never set back (UTC if the Gap records shall make sense). Every method that
-    returns actions wants them carried out in order, before the next call.
+    All times are ns of one clock (UTC if the Gap records shall make sense); `clock_stepped` says when it is set forward
+    or back. Every method that returns actions wants them carried out in order, before the next call.
     """
 
     def __init__(self, plan: ConnectionPlan, *, settings: Settings | None = None) -> None:
@@ -209,6 +209,21 @@ class Session:
             command.deadline_ns = max(command.deadline_ns, now_ns + self._settings.command_timeout_ns)
         if self._listing is not None:
             self._listing.deadline_ns = max(self._listing.deadline_ns, now_ns + self._settings.command_timeout_ns)
+
+    def clock_stepped(self, step_ns: int) -> None:
+        """The clock that all times are of was set forward or back by so much: what was waited for so far still counts.
+
+        Without it a step forward looks like silence, and after a step back a dead connection looks alive.
+        """
+        self._now_ns += step_ns
+        self._received_ns += step_ns
+        for command in self._commands.values():
+            command.deadline_ns += step_ns
+        if self._listing is not None:
+            self._listing.deadline_ns += step_ns
+        for channel in self._channels.values():
+            channel.wake_ns += step_ns if channel.wake_ns else 0
+            channel.calm_since_ns += step_ns if channel.calm_since_ns else 0
 
     def receive(self, event: Event, now_ns: int) -> list[Action]:
         """The decoder handed something back."""

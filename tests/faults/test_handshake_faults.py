@@ -91,6 +91,22 @@ def test_a_key_that_is_refused_for_good_after_a_loss_leaves_an_open_gap(tmp_path
         assert at.report["gaps"][0]["number"] == gap.number and at.report["gaps"][0]["resolved_by"] is None
 
 
+def test_a_clock_that_is_off_is_waited_for_once_the_key_was_good(tmp_path: Path) -> None:
+    """However often it is refused for that: the key is not wrong, and the recording goes on when NTP is done."""
+    with scene(tmp_path, **QUICKLY) as at:
+        at.wait_more(100)
+        at.fault("clock_skew=60")
+        at.fault("reset")
+        gap = at.wait_gap("disconnect")
+        at.wait(lambda lines: len(events(lines, "refused")) > 8, "refusals")
+        assert at.recorder.get("/healthz")[0] == 503
+        at.exchange.clear()
+        end = at.wait_resynced(gap)
+        at.finish(books_from=end.number)
+        assert {line.body["code"] for line in events(at.lines, "refused")} == {401}
+        assert [g.number for g in gaps(at.lines)] == [gap.number]
+
+
 def test_clocks_that_differ_are_named_as_the_reason(tmp_path: Path) -> None:
     with scene(tmp_path, "--fault", "clock_skew=60", live=False) as at:
         assert at.recorder.wait() == 3

@@ -948,6 +948,48 @@ def test_what_we_send_is_no_sign_of_life() -> None:
     assert of(Close, talk.wait(5, heard=False))[0].stalled
 
 
+@pytest.mark.parametrize("step_s", [3600, -3600])
+def test_a_clock_that_is_stepped_neither_ends_a_connection_nor_hides_that_it_is_dead(step_s: int) -> None:
+    talk = live()
+    talk.wait(10, heard=False)
+    talk.s += step_s
+    talk.session.clock_stepped(step_s * SECOND)
+    assert talk.wait(1.5, heard=False) == []
+    assert talk.wait(0.5, heard=False) == [SendPing(b"ssmd")]
+    assert talk.wait(12.9, heard=False) == []
+    assert kinds(talk.wait(0.1, heard=False)) == [CLOSE]
+
+
+@pytest.mark.parametrize("step_s", [3600, -3600])
+def test_a_command_is_waited_for_as_long_when_the_clock_is_stepped(step_s: int) -> None:
+    talk = subscribing()
+    talk.wait(9)
+    talk.s += step_s
+    talk.session.clock_stepped(step_s * SECOND)
+    sent = len(talk.commands)
+    talk.wait(0.9)
+    assert len(talk.commands) == sent
+    talk.wait(0.2)
+    assert len(talk.commands) > sent, "sent again, or asked what there is"
+
+
+@pytest.mark.parametrize("step_s", [3600, -3600])
+def test_a_pause_after_a_failure_lasts_as_long_when_the_clock_is_stepped(step_s: int) -> None:
+    plain, stepped = (refused() for _ in range(2))
+    stepped.s += step_s
+    stepped.session.clock_stepped(step_s * SECOND)
+    for _ in range(40):
+        assert kinds(plain.wait(0.25)) == kinds(stepped.wait(0.25))
+    assert len(plain.commands) > 1, "it tried again"
+
+
+def refused() -> Talk:
+    """A subscription that failed, and is tried again after a pause."""
+    talk = Talk(plan_of(book="ABC"))
+    talk.error(18, id=1)
+    return talk
+
+
 def test_a_short_limit_still_asks_before_it_ends() -> None:
     talk = live(stall_after_ns=2 * SECOND)
     assert talk.wait(1, heard=False) == [SendPing(b"ssmd")]
