@@ -18,6 +18,7 @@ from journal_writer import Journal
 from on_stream import Stored, journal_records
 
 from ssmd import environment as env
+from ssmd import publisher
 from ssmd import rehearsal as under_test
 from ssmd.archiver import service as archiver_service
 from ssmd.errors import LimitError, UsageError
@@ -115,6 +116,21 @@ def test_every_record_is_found_equal_in_every_copy(
     report = rehearsal.report()
     assert (report.number, report.end, report.trouble) == (stored[-1].number, stored[-1].number, None)
     assert (report.counters["differing"], report.counters["segments"]) == (0, 2)
+
+
+@pytest.mark.parametrize("window", [1, 3, 5, 20])
+@pytest.mark.parametrize("mode", MODES)
+def test_what_of_the_next_group_is_there_already_waits_for_its_turn(
+    journal: Journal, rehearse: Callable[..., Rehearsal], mode: str, window: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A window of messages seldom ends where a group does: the consumer has records then that are not due yet."""
+    monkeypatch.setattr(publisher, "WINDOW_MESSAGES", window)
+    last = fill(journal, groups=3)[-1].number
+    rehearsal = rehearse(f"transport.publish={mode}")
+    assert finish(rehearsal)
+    report = rehearsal.report()
+    assert (report.number, report.trouble, report.counters["differing"]) == (last, None, 0)
+    assert rehearsal.held == {"records": 0, "messages": 0, "entries": 0, "objects": 0}
 
 
 def test_a_record_larger_than_a_message_may_be_is_compared_as_a_whole(

@@ -61,7 +61,7 @@ def test_all_is_said_in_a_few_lines() -> None:
     """Journal: 1,000 x 1,024 bytes and 24 manifests of 1,025. Stream: (100 + 10 + 34) x 864,000 bytes."""
     assert said(report()) == (
         "Rehearsal of small: bus, consumer, store and cache were in memory.\n"
-        "  equal       864 records: in the stream as records, with its consumer, and in 2 objects, once each\n"
+        "  equal       864 records: in the stream (records), with its consumer, in 2 objects\n"
         "A day at this rate, extrapolated from 1m26s at 10 records a second:\n"
         "  journal     1.0 MiB on disk (9.8 MiB before zstd), 24 segments\n"
         "  stream      118.7 MiB, 864,000 messages, one a record\n"
@@ -80,7 +80,7 @@ def test_both_forms_of_a_stream_are_told_and_added() -> None:
     words = said(report(), "transport.publish=both", "transport.batch_records=7")
     assert "stream      86.3 MiB, 10,000 messages, each of at most 7 records of a kind" in words
     assert "615.0 MiB in the 72 hours" in words
-    assert "in the stream as records and as batches," in words
+    assert "in the stream (records, batches)," in words
 
 
 def test_a_limit_of_the_stream_is_told_as_a_time() -> None:

@@ -233,8 +233,8 @@ class Rehearsal:
         """What was compared is not needed any more, whatever it came to."""
         self._compared, self._due = due, None
         self._consumer.compared = due
-        self._place = self._meter.place_behind(due)
-        self._kept_from = (self._parts.journal.end() or 0) + 1
+        self._place = self._meter.places.behind(due)
+        self._kept_from = self._consumer.places.behind(due)
         for part, before in ((self._parts.bus, self._place), (self._parts.journal, self._kept_from)):
             if isinstance(part, Forgetful):
                 part.forget(before)
@@ -323,7 +323,7 @@ class Rehearsal:
         reader.close()
         return {
             "records": len(self._pending),
-            "messages": self._meter.held,
+            "messages": len(self._meter.places),
             "entries": entries,
             "objects": sum(1 for _ in self._parts.storage.list()),
         }

@@ -35,20 +35,36 @@ def header_bytes(message: Message) -> int:
     return size + sum(len(name) + len(value) + 4 for name, value in message.headers.items())
 
 
+class Places:
+    """Where records stand: the places of what holds them, and the last record of each, in rising order."""
+
+    def __init__(self) -> None:
+        self._ends: deque[tuple[int, int]] = deque()
+        self._last = 0
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def add(self, place: int, number: int) -> None:
+        """At this place stands something whose last record is `number`."""
+        self._ends.append((place, number))
+        self._last = place
+
+    def behind(self, number: int) -> int:
+        """The first place that holds a later record; those before it are given up."""
+        while self._ends and self._ends[0][1] <= number:
+            self._ends.popleft()
+        return self._ends[0][0] if self._ends else self._last + 1
+
+
 class Meter:
-    """Reads all that is on the bus, and measures it. `place_behind` says where in the stream a number ends."""
+    """Reads all that is on the bus, and measures it."""
 
     def __init__(self, bus: Transport, pattern: str) -> None:
         self.counters: Counter[str] = Counter()
         self.largest_bytes = 0  # of a message: payload and headers
+        self.places = Places()  # in the stream
         self._subscription = bus.subscribe(pattern, start=Start.beginning())
-        self._ends: deque[tuple[int, int]] = deque()  # place of a message, its last record
-        self._place = 0  # of the last message that was read
-
-    @property
-    def held(self) -> int:
-        """Messages that were read and not given up yet."""
-        return len(self._ends)
 
     def read(self) -> None:
         """Everything that is there now."""
@@ -59,17 +75,10 @@ class Meter:
                 continue  # the comparison says what that means
             if delivery is None:
                 return
-            self._place = delivery.sequence
             what = names.published(delivery.message.message_id)
             if what is not None:
-                self._ends.append((delivery.sequence, what.last))
+                self.places.add(delivery.sequence, what.last)
                 self._measure(delivery.message, what)
-
-    def place_behind(self, number: int) -> int:
-        """The first place whose message holds a later record; those before it are given up."""
-        while self._ends and self._ends[0][1] <= number:
-            self._ends.popleft()
-        return self._ends[0][0] if self._ends else self._place + 1
 
     def _measure(self, message: Message, what: names.Published) -> None:
         form = RECORDS if what.kind is None else BATCHES
@@ -89,6 +98,7 @@ class Consumer:
         self.received = 0  # the highest number that came
         self.compared = 0  # what comes later is too late: it was told as missing
         self.markets = Markets()
+        self.places = Places()  # in the journal
         self._tail, self._kept, self._prefix, self._on_trouble = tail, kept, prefix, on_trouble
 
     def step(self) -> bool:
@@ -116,7 +126,7 @@ class Consumer:
             NUMBER_HEADER: str(record.number),
             ID_HEADER: names.message_id(record.journal, record.number),
         }
-        self._kept.append(subject, record.raw, headers)
+        self.places.add(self._kept.append(subject, record.raw, headers), record.number)
         self.received = max(self.received, record.number)
 
     def close(self) -> None:

@@ -59,12 +59,10 @@ def _verdict(environment: Environment, run: Run, report: Report | None) -> Itera
         why = f": {report.trouble}" if report.trouble and not report.counters.get("differing") else ""
         yield f"  NOT ALL     {run.records - report.number:,} of {run.records:,} records were not compared in time{why}"
     if is_equal(run, report):
-        forms = " and as ".join(FORMS[environment.transport.publish])
+        forms = ", ".join(FORMS[environment.transport.publish])
         segments = int(report.counters.get("segments", 0))
-        yield (
-            f"  equal       {run.records:,} records: in the stream as {forms}, with its consumer, and in "
-            f"{segments} object{'' if segments == 1 else 's'}, once each"
-        )
+        objects = f"{segments} object{'' if segments == 1 else 's'}"
+        yield f"  equal       {run.records:,} records: in the stream ({forms}), with its consumer, in {objects}"
 
 
 def _day(environment: Environment, run: Run, measured: Mapping[str, float]) -> Iterator[str]:

@@ -113,7 +113,7 @@ def test_all_copies_agree_and_nothing_stays(scene: Scene) -> None:
     done = scene.run(frames=5000)  # 2.5 s: enough to say something of a day
     assert done.returncode == 0, done.stderr
     count = records_of(done.stdout)
-    assert f"  equal       {count:,} records: in the stream as records and as batches" in done.stdout
+    assert f"  equal       {count:,} records: in the stream (records, batches)" in done.stdout
     assert f"compared    up to record {count:,}, all" in done.stdout
     assert "A day at this rate, extrapolated from" in done.stdout
     assert "Nothing was kept" in done.stdout and "Prove it" not in done.stdout
