@@ -649,7 +649,7 @@ def test_a_copy_of_the_folder_that_is_recorded_and_published_elsewhere_is_told(
         grow(j, 3, "M")
     drain(publisher(journals[0], bus, mode)).finish()
     shutil.copy(cursor.path_of(journals[0].root), cursor.path_of(journals[1].root))
-    first, second = [publisher(j, bus, mode) for j in journals]
+    first, second = [drain(publisher(j, bus, mode)) for j in journals]
     for j, p in zip(journals, (first, second), strict=True):
         drain(p)
         grow(j, 5, j.root.parent.name)
@@ -882,5 +882,6 @@ def test_the_cursor_file_holds_no_more_than_the_table_says(journal: Journal, bus
     last = records[-1].number
     known = json.loads(cursor.path_of(journal.root).read_text())
     assert [known.pop(name) for name in ("number", "sent", "sequence", "unproved")] == [last, last, last, 0]
+    assert known.pop("created") == bus.stream_created()
     bus_of_it = {"url": "nats://127.0.0.1:4222", "stream": "SSMD", "prefix": "md"}
     assert known == {"journal": IDENTITY, "publish": "records", **bus_of_it}

@@ -102,6 +102,12 @@ class Transport(Protocol):
     def last_sequence(self) -> int:
         """The place of the newest message that the stream was given, 0 = none yet. It may have been removed since."""
 
+    def stream_created(self) -> str:
+        """When the stream was made, in the bus's own words: tells it from another one of that name.
+
+        RejectedError where there is none.
+        """
+
     def publish(self, message: Message, *, timeout_s: float = 5.0) -> Receipt:
         """Stores one message; returns when the bus has confirmed it.
 

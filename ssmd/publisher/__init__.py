@@ -28,17 +28,18 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ssmd.errors import LimitError, MiddlewareError, PublishError, SsmdError, UsageError
+from ssmd.errors import LimitError, MiddlewareError, PublishError, SsmdError
 from ssmd.journal.follow import Follower
 from ssmd.journal.published import last_unproved
 from ssmd.journal.reader import Batch
 from ssmd.middleware import names
 from ssmd.middleware.interfaces import Delivery, Receipt, Start, Transport
 from ssmd.middleware.stored import IDLE_S as SCAN_IDLE_S
-from ssmd.middleware.stored import stored_now
 from ssmd.publisher import cursor as cursors
+from ssmd.publisher import meeting
 from ssmd.publisher.cursor import Cursor, Target
 from ssmd.publisher.end import JournalEnd
+from ssmd.publisher.meeting import published_of, refuse_ahead
 from ssmd.publisher.plan import Held, Mode, Planner, Work
 from ssmd.report import Report
 
@@ -80,49 +81,8 @@ class Options:
 Log = Callable[..., None]  # log(event, level="info", **fields)
 
 
-def _nothing() -> None:
-    """Nobody wants to know."""
-
-
 def _quiet(event: str, *, level: str = "info", **fields: object) -> None:
     """No log."""
-
-
-def published_of(
-    bus: Transport,
-    prefix: str,
-    journal: str | None,
-    start: Start,
-    *,
-    idle_s: float = SCAN_IDLE_S,
-    on_message: Callable[[], None] = _nothing,
-) -> Iterator[tuple[names.Published, Delivery]]:
-    """What publishers have stored on a bus, in its order from `start` to its present end: of one journal, or of all.
-
-    Others may publish all the while: what comes after the call is not waited for. Messages that the bus itself has
-    given up (its limits) are not there and no error. UnavailableError as in `next`. `on_message` is called for each
-    message that comes, whoever's it is.
-    """
-    for delivery in stored_now(bus, start, idle_s=idle_s):
-        on_message()
-        what = names.published(delivery.message.message_id)
-        if what is not None and journal in (None, what.journal) and delivery.message.subject.startswith(f"{prefix}."):
-            yield what, delivery
-
-
-def refuse_ahead(cursor: Cursor, end: JournalEnd, root: Path, *, patience_s: float = 0.0) -> None:
-    """UsageError when the cursor is ahead of the journal: its numbers would be given to other records."""
-    deadline = time.monotonic() + patience_s
-    while cursor.number > (last := max(end.number(), end.in_files())):
-        if time.monotonic() >= deadline:
-            raise UsageError(
-                f"{cursors.path_of(root)}: records up to {cursor.number} were published, but the journal {root} ends "
-                f"at {last}: it is older than the cursor (a backup that was brought back?), and what is recorded now "
-                "gets numbers that are on the bus already, with other content",
-                hint="Bring back the missing segments. Where they are lost: remove publisher.cursor and journal.id "
-                "from that folder while nothing runs; its records are then published as those of another journal.",
-            )
-        time.sleep(0.1)
 
 
 class Publisher:
@@ -159,6 +119,8 @@ class Publisher:
         self._held_to = 0  # up to this record messages may stand on the bus out of their place
         self._sent = max(self._saved.sent, self._end.number())  # no record after this one was ever sent from here
         self._unsure = found is None or not found.clean  # what the bus holds beyond the cursor
+        self._created = self._saved.created  # the stream, "" = not known
+        self._met = False  # the bus was asked once, and all was well
         self._untouched = found is None  # nothing was sent by a publisher that this one knows of
         self._ready = False  # the bus was asked since the last failure
         self._tried = False  # the bus has answered, or could not be reached
@@ -223,6 +185,7 @@ class Publisher:
         self._read()
         if not self._ready:
             self._prepare()
+            self._read()
         self._fill()
         if self._work.messages:
             self._publish()
@@ -343,10 +306,13 @@ class Publisher:
             self._log("made the stream", stream=self._target.stream, subjects=self._options.subjects)
             self._stream_is_new()
             self._unsure = False  # it is empty
-        elif (last := self._bus.last_sequence()) < self._newest:
-            self._bus_lost(last)
+        else:
+            sentence = self._changed()
+            if sentence is not None:
+                self._find_end(sentence)
         if self._unsure:
             self._find_held()
+        self._created, self._met = self._bus.stream_created(), True
         self._asked_s = None
         self._ready = True
 
@@ -359,46 +325,98 @@ class Publisher:
             )
         self._sequence = self._newest = 0
 
-    def _bus_lost(self, last: int) -> None:
-        """The stream ends before messages that it has confirmed: its disk lost them, or it is another of that name."""
-        sentence = (
-            f"stream {self._target.stream} has lost messages that it had confirmed: it ends at {last:,}, and "
-            f"{self._newest:,} was confirmed"
+    def _changed(self) -> str | None:
+        """Why the stream is not the one that it was. At the first look also: has anybody published meanwhile?"""
+        last = self._bus.last_sequence()
+        if not self._met and self._sequence and last > self._sequence:
+            self._unsure = True  # there may be records of ours that this journal does not have
+        known = replace(self._saved, sequence=self._sequence, sent=self._sent, created=self._created)
+        return meeting.changed(
+            self._bus,
+            self._target.stream,
+            self._target.journal,
+            known,
+            newest=self._newest,
+            idle_s=self._scan_idle_s,
         )
-        self._log(sentence, level="error", hint="`--move-to NUMBER` publishes what is missing from that record on.")
+
+    def _find_end(self, sentence: str) -> None:
+        """It is another stream, or one without its end: goes on where what it has of this journal ends.
+
+        Where it has nothing of it, there is no such place: goes on behind the cursor, and the user is told how to fill
+        it.
+        """
+        self._log(sentence, level="error")
         self._lost = sentence
-        self._sequence, self._newest, self._unsure = 0, last, True
+        end, newest = meeting.End(self._options.mode, self._number), meeting.Newest()
+        for what, delivery in self._published(Start.beginning()):
+            end.add(what, delivery)
+            newest.add(what, delivery.message.payload)
+        self._compare(newest)
+        self._sequence, self._newest = 0, self._bus.last_sequence()
+        if end.nothing:
+            self._log(
+                f"stream {self._target.stream} has nothing of this journal: records up to {self._number} are not in it",
+                level="error",
+                hint="To have them there, in their order: stop, remove the stream, and say --move-to 1.",
+            )
+            self._unsure = False
+            return
+        if end.whole < self._number:
+            self._log("publishing again what the stream lacks", first=end.whole + 1, last=self._number)
+            self._lost = f"{sentence}; published again from record {end.whole + 1} on"
+        self._number = end.whole
+        self._begin_again()
+        self._hold(end.held)
+        self._unsure = False
+
+    def _published(self, start: Start) -> Iterator[tuple[names.Published, Delivery]]:
+        """What the stream has of this journal. A look that takes long is told."""
+        began_s, told = time.monotonic(), False
+
+        def on_message() -> None:
+            nonlocal told
+            self._asked_s = time.monotonic()  # it answers
+            if not told and self._asked_s - began_s >= LONG_LOOK_S:
+                told = True
+                self._log("looking at what the stream holds", stream=self._target.stream)
+
+        return published_of(
+            self._bus,
+            self._options.prefix,
+            self._target.journal,
+            start,
+            idle_s=self._scan_idle_s,
+            on_message=on_message,
+        )
 
     def _find_held(self) -> None:
         """What the bus holds of this journal beyond the cursor is taken out of what is to be published."""
         start = self._scan_start()
         if start is not None and not self._is_young():
-            held = Held()
-            began_s, told = time.monotonic(), False
-
-            def on_message() -> None:
-                nonlocal told
-                self._asked_s = time.monotonic()  # it answers
-                if not told and self._asked_s - began_s >= LONG_LOOK_S:
-                    told = True
-                    self._log("looking at what the stream holds", stream=self._target.stream)
-
-            for what, delivery in published_of(
-                self._bus,
-                self._options.prefix,
-                self._target.journal,
-                start,
-                idle_s=self._scan_idle_s,
-                on_message=on_message,
-            ):
+            held, newest = Held(), meeting.Newest()
+            for what, delivery in self._published(start):
                 held.add(str(delivery.message.message_id), what)
+                newest.add(what, delivery.message.payload)
+            self._compare(newest)
             if held.ids:
                 self._log("the bus holds more than was confirmed", messages=len(held.ids), last=held.last)
                 self._look_for_others(held.last)
             self._counters["duplicates"] += self._work.without(held)
-            self._planner.held = held if held.ids else None
-            self._held_to = max(self._held_to, held.last)
+            self._hold(held)
         self._unsure = False
+
+    def _hold(self, held: Held) -> None:
+        self._planner.held = held if held.ids else None
+        self._held_to = max(self._held_to, held.last)
+
+    def _compare(self, newest: meeting.Newest) -> None:
+        """At the first look: refuses a bus that has other records under the numbers of this journal."""
+        if self._met or newest.number <= self._number:
+            return
+        unproved = 0 if self._options.durable_only else self._saved.unproved
+        meeting.refuse_other_content(newest, self._root, self._target.journal, unproved=unproved)
+        self._sent = max(self._sent, newest.number)
 
     def _is_young(self) -> bool:
         """Whatever of this journal is on the bus was sent so lately that the bus knows its id.
@@ -477,6 +495,7 @@ class Publisher:
         last = receipts[-1].sequence
         if last < self._newest and not duplicates:
             self._stream_is_new()
+            self._created, self._ready = "", False
         self._newest = max(last, self._newest)
         self._move_to(work.safe[count - 1], receipts, bisect_left(work.safe, work.safe[count - 1], hi=count))
         work.shed(count)
@@ -496,7 +515,7 @@ class Publisher:
     def _save(self, sent: int) -> None:
         sent = max(sent, self._number)
         unproved = self._saved.unproved if self._options.durable_only else sent
-        cursor = Cursor(self._number, sent, self._sequence, unproved)
+        cursor = Cursor(self._number, sent, self._sequence, unproved, self._created)
         cursors.save(self._root, self._target, cursor)
         self._saved = cursor
 

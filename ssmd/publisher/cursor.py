@@ -6,6 +6,7 @@
     sequence  place on the bus of the last confirmed message: what may be there beyond `number` stands behind it
     unproved  nothing after this record was sent before a checkpoint proved it (`durable_only: false` does): if the
               journal loses such records, it gives their numbers to no others (ssmd.journal.published)
+    created   when the stream was made, in the bus's words: tells it from another one of that name; "" = not known
 
 and whom it is for: the journal, the bus (url, stream, prefix) and what is published. A cursor of something else is
 refused, never adapted: the user says what is meant. Written whole or not at all (temporary file, fsync, rename, fsync).
@@ -52,6 +53,7 @@ class Cursor:
     sent: int = 0
     sequence: int = 0
     unproved: int = 0
+    created: str = ""
 
     @property
     def clean(self) -> bool:
@@ -75,7 +77,7 @@ def load(root: Path, target: Target) -> Cursor | None:
     try:
         data = json.loads(text)
         number, sent, sequence = (_count(data[name]) for name in ("number", "sent", "sequence"))
-        cursor = Cursor(number, sent, sequence, _count(data.get("unproved", 0)))
+        cursor = Cursor(number, sent, sequence, _count(data.get("unproved", 0)), str(data.get("created", "")))
         known = Target(**{name: str(data[name]) for name in asdict(target)})
     except (ValueError, KeyError, TypeError, RecursionError):
         raise UsageError(f"{path}: this is no cursor of a publisher", hint=how_to_move(cursor=None)) from None

@@ -146,6 +146,13 @@ def test_ensure_stream_makes_it_once(bus: Bus) -> None:
     assert transport.ensure_stream([bus.all]) is False
 
 
+def test_a_stream_says_when_it_was_made_as_long_as_it_is_there(bus: Bus, transport: Transport) -> None:
+    created = transport.stream_created()
+    assert created
+    transport.publish_all(numbered(bus, 5))
+    assert bus.transport().stream_created() == created
+
+
 def test_the_last_sequence_is_that_of_the_newest_message(bus: Bus, transport: Transport) -> None:
     assert transport.last_sequence() == 0
     receipts = transport.publish_all(numbered(bus, 5))
@@ -630,6 +637,7 @@ def test_after_close_every_call_is_unavailable_and_a_second_close_is_no_error(bu
         lambda: transport.check(),
         lambda: transport.ensure_stream([bus.all]),
         lambda: transport.last_sequence(),
+        lambda: transport.stream_created(),
         lambda: transport.publish(message),
         lambda: transport.publish_all([message]),
         lambda: transport.subscribe(bus.all),

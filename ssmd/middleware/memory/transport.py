@@ -9,6 +9,7 @@ rules, so that a consumer can be tested against it. Any thread may call.
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 from collections import OrderedDict, deque
@@ -79,6 +80,7 @@ class MemoryTransport:
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._subjects = tuple(subjects)
+        self._created = secrets.token_hex(8)
         self._max_payload_bytes = max_payload_bytes
         self._max_messages = max_messages
         self._max_bytes = max_bytes
@@ -116,8 +118,15 @@ class MemoryTransport:
             made = not self._subjects
             if made:
                 self._subjects = tuple(subjects)
+                self._created = secrets.token_hex(8)
             self.check(subjects)
             return made
+
+    def stream_created(self) -> str:
+        with self._open():
+            if not self._subjects:
+                raise RejectedError("the bus has no stream yet")
+            return self._created
 
     def last_sequence(self) -> int:
         with self._open():

@@ -116,8 +116,17 @@ class NatsTransport:
         return self._connection.call(self._last_sequence(), CALL_TIMEOUT_S)
 
     async def _last_sequence(self) -> int:
+        return (await self._facts()).last
+
+    def stream_created(self) -> str:
+        return self._connection.call(self._stream_created(), CALL_TIMEOUT_S)
+
+    async def _stream_created(self) -> str:
+        return (await self._facts()).created
+
+    async def _facts(self) -> StreamFacts:
         client = await self._connection.connected(CALL_TIMEOUT_S)
-        return (await stream_facts(client, self._stream)).last
+        return await stream_facts(client, self._stream)
 
     def _too_small(self, facts: StreamFacts) -> RejectedError | None:
         """A stream that is there must hold what one that we made would hold."""
