@@ -26,13 +26,14 @@ class Helper:
     name: str
     done: str  # what became of the records up to its cursor, in one word
     wanted: Callable[[Environment], bool]
+    resumes: bool = True  # what it leaves undone is done by the next run
 
 
 HELPERS = (
     Helper("archiver", "archived", lambda environment: not environment.rehearsal),
     Helper("publisher", "published", lambda environment: environment.transport.type == "nats"),
     Helper("lastvalues", "cached", lambda environment: environment.cache.type == "redis"),
-    Helper("rehearsal", "compared", lambda environment: environment.rehearsal),  # does the work of the three above
+    Helper("rehearsal", "compared", lambda environment: environment.rehearsal, resumes=False),  # the work of all three
 )
 
 

@@ -132,6 +132,7 @@ def _standing_line(standing: Standing, last_number: int) -> str:
     report = standing.report
     assert report is not None
     behind = max(report.end, last_number) - report.number
-    left = f"; {behind:,} records behind, it goes on at the next start" if behind > 0 else ", all"
+    later = ", it goes on at the next start" if standing.helper.resumes else ""
+    left = f"; {behind:,} records behind{later}" if behind > 0 else ", all"
     why = f": {report.trouble}" if report.trouble and behind > 0 else ""
     return f"  {standing.helper.done:<11} up to record {report.number:,}{left}{why}"

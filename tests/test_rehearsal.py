@@ -116,6 +116,7 @@ def test_every_record_is_found_equal_in_every_copy(
     report = rehearsal.report()
     assert (report.number, report.end, report.trouble) == (stored[-1].number, stored[-1].number, None)
     assert (report.counters["differing"], report.counters["segments"]) == (0, 2)
+    assert (report.counters["published"], report.counters["uploaded"]) == (len(stored), len(stored))
 
 
 @pytest.mark.parametrize("window", [1, 3, 5, 20])
@@ -384,7 +385,9 @@ def test_a_helper_that_is_started_anew_goes_on_where_the_folder_begins(
     first.close()
     again = rehearse(scratch=True)
     assert finish(again)
-    assert (again.report().number, again.report().trouble, again.report().counters["segments"]) == (78, None, 1)
+    report = again.report()
+    assert (report.number, report.trouble, report.counters["segments"]) == (78, None, 1)
+    assert (report.counters["published"], report.counters["uploaded"]) == (26, 26), "sizes are those of these"
 
 
 def test_the_cursor_of_a_real_publisher_is_left_alone(journal: Journal, rehearse: Callable[..., Rehearsal]) -> None:

@@ -24,8 +24,10 @@ storage: {type: memory}
 cache: {type: memory}
 journal: {type: memory}
 """
-RUN = Run(records=864, seconds=86.4)  # a thousandth of a day: everything is times 1,000
+RUN = Run(records=864, seconds=86.4, folder="/d")  # a thousandth of a day: everything is times 1,000
 MEASURED: dict[str, float] = {
+    "published": 864,
+    "uploaded": 864,
     "segments": 2,
     "segment_bytes": 1024,
     "plain_bytes": 10 * 1024,
@@ -83,6 +85,13 @@ def test_both_forms_of_a_stream_are_told_and_added() -> None:
     assert "in the stream (records, batches)," in words
 
 
+def test_what_was_measured_of_a_part_of_the_records_is_told_for_all_of_them() -> None:
+    """Half of them uploaded, a quarter published: twice the journal, four times the stream."""
+    words = said(report(published=216, uploaded=432))
+    assert "journal     2.0 MiB on disk (19.5 MiB before zstd), 24 segments" in words
+    assert "stream      474.6 MiB, 3,460,000 messages, one a record" in words
+
+
 def test_a_limit_of_the_stream_is_told_as_a_time() -> None:
     """124,416,000 bytes a day are 5,184,000 an hour."""
     words = said(report(), "transport.stream_max_bytes=10368000", "transport.stream_max_age_hours=0")
@@ -123,7 +132,8 @@ def test_a_run_of_less_than_a_second_says_nothing_of_a_day() -> None:
 
 
 def test_a_journal_that_stays_is_not_said_to_be_gone() -> None:
-    assert "Nothing was kept" not in said(report(), kept=True)
+    words = said(report(), kept=True)
+    assert "Nothing was kept" not in words and words.endswith("The journal stays in /d.")
 
 
 @pytest.mark.parametrize(

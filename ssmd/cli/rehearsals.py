@@ -43,7 +43,7 @@ class Stage:
             return
         from ssmd.rehearsal.needs import Run, is_equal, lines
 
-        run = Run(end.last_number, end.recording_s)
+        run = Run(end.last_number, end.recording_s, str(self.environment.storage.path))
         report = next((standing.report for standing in end.helpers if standing.helper.name == "rehearsal"), None)
         self._equal = drained and is_equal(run, report)
         self.kept = self.scratch is None or not self._equal

@@ -127,7 +127,8 @@ class Rehearsal:
         self._objects_to = 0  # the last record that was compared with an object
         self._waits_from = 0  # the first record of a sealed segment that was not; 0 = none waits
         self._cached = (0, 0)
-        self._sizes = {"segments": 0, "segment_bytes": 0, "plain_bytes": 0, "manifest_bytes": 0}
+        self._published = 0  # records that were compared in the stream
+        self._sizes = {"segments": 0, "uploaded": 0, "segment_bytes": 0, "plain_bytes": 0, "manifest_bytes": 0}
         self._differing = 0
         self._told: list[str] = []
 
@@ -223,6 +224,7 @@ class Rehearsal:
             Stream("the stream", bus, prefix=prefix, journal=self._journal, limit=due, forms=forms, place=self._place),
             Kept(self._parts.journal, self._kept_from, journal=self._journal, limit=due),
         )
+        self._published += len(span)
         records = b"".join(raw for _, _, raw in span)
         for outcome in compare(lambda: [records], copies, first=span[0][0] if span else due):
             self._judge(outcome)
@@ -285,6 +287,7 @@ class Rehearsal:
         )
         (outcome,) = compare(lambda: _records_of(segment), [objects], first=mark.first_number)
         self._sizes["segments"] += 1
+        self._sizes["uploaded"] += mark.last_number - mark.first_number + 1 if mark.last_number else 0
         self._sizes["segment_bytes"] += mark.segment.size_bytes
         self._sizes["manifest_bytes"] += mark.manifest.size_bytes
         self._sizes["plain_bytes"] += int(manifest.read(manifest.path_of(segment)).get("bytes") or 0)
@@ -360,6 +363,7 @@ class Rehearsal:
             "shared_names": markets.shared,
             "cache_keys": keys,
             "cache_bytes": key_bytes,
+            "published": self._published,
             "differing": self._differing,
         }
 

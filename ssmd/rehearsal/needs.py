@@ -1,7 +1,8 @@
 """What a rehearsal came to, in a few lines: are all copies equal, and what would a day at this rate need. Pure.
 
-Every number is one that was measured in the run, or such a number times the seconds of a day; nothing is assumed of
-other hours. Sizes on the stream are those that nats-server counts against its limits: subject, headers, payload, and
+Every number is one that was measured in the run, or such a number a record, times the records of a day at the rate of
+the run: so it holds where not all was measured, too (a helper that died and began anew). Nothing is assumed of other
+hours. Sizes on the stream are those that nats-server counts against its limits: subject, headers, payload, and
 STORED_BYTES of its own for each message (measured with a real one: tests/middleware/test_nats_sizes.py).
 What a day writes does not depend on how small the segments of a rehearsal are: their number is that of the environment.
 """
@@ -32,6 +33,7 @@ class Run:
 
     records: int  # also the number of the last one
     seconds: float  # for which it received
+    folder: str = ""  # of its journal
 
 
 def is_equal(run: Run, report: Report | None) -> bool:
@@ -43,10 +45,10 @@ def lines(environment: Environment, run: Run, report: Report | None, *, kept: bo
     """What `ssmd run` prints last."""
     yield f"Rehearsal of {environment.name}: bus, consumer, store and cache were in memory."
     yield from _verdict(environment, run, report)
-    if report is not None and run.seconds >= LEAST_S and report.counters.get("segments"):
-        yield from _day(environment, run, report.counters)
-    if not kept:
-        yield "Nothing was kept. --data DIR keeps the journal."
+    measured = report.counters if report is not None else {}
+    if run.seconds >= LEAST_S and measured.get("uploaded") and measured.get("published"):
+        yield from _day(environment, run, measured)
+    yield "Nothing was kept. --data DIR keeps the journal." if not kept else f"The journal stays in {run.folder}."
 
 
 def _verdict(environment: Environment, run: Run, report: Report | None) -> Iterator[str]:
@@ -66,16 +68,16 @@ def _verdict(environment: Environment, run: Run, report: Report | None) -> Itera
 
 
 def _day(environment: Environment, run: Run, measured: Mapping[str, float]) -> Iterator[str]:
-    days = DAY_S / run.seconds
     rate = run.records / run.seconds
+    published, uploaded = (rate * DAY_S / measured[done] for done in ("published", "uploaded"))
     yield f"A day at this rate, extrapolated from {human_duration(run.seconds)} at {rate:,.0f} records a second:"
-    plain = measured["plain_bytes"] * days
+    plain, packed_bytes = measured["plain_bytes"] * uploaded, measured["segment_bytes"] * uploaded
     segments = segments_a_day(environment, plain)
-    stored = measured["segment_bytes"] * days + measured["manifest_bytes"] / measured["segments"] * segments
+    stored = packed_bytes + measured["manifest_bytes"] / measured["segments"] * segments
     packed = f" ({human_bytes(plain)} before zstd)" if environment.flusher.compress else ""
     yield f"  journal     {human_bytes(stored)} on disk{packed}, {about(segments)} segments"
-    yield from _stream(environment, measured, days)
-    puts = segments * (puts_of(measured["segment_bytes"] * days / segments) + 1)
+    yield from _stream(environment, measured, published)
+    puts = segments * (puts_of(packed_bytes / segments) + 1)
     yield f"  bucket      {human_bytes(stored)}, {about(2 * segments)} objects, {about(puts)} PUT requests"
     yield f"Not extrapolated, as it was at the end of these {human_duration(run.seconds)}:"
     yield f"  cache       {measured['cache_keys']:,.0f} keys, {human_bytes(measured['cache_bytes'])}"
@@ -99,13 +101,14 @@ def stream_bytes(measured: Mapping[str, float], form: str) -> float:
     return sent + STORED_BYTES * measured.get(f"{form}_messages", 0.0)
 
 
-def _stream(environment: Environment, measured: Mapping[str, float], days: float) -> Iterator[str]:
+def _stream(environment: Environment, measured: Mapping[str, float], times: float) -> Iterator[str]:
+    """`times`: so many times the records that were published are those of a day."""
     bus, total = environment.transport, 0.0
     for form in FORMS[bus.publish]:
-        size = stream_bytes(measured, form) * days
+        size = stream_bytes(measured, form) * times
         total += size
         words = {RECORDS: "one a record", BATCHES: f"each of at most {bus.batch_records} records of a kind"}[form]
-        messages = measured.get(f"{form}_messages", 0.0) * days
+        messages = measured.get(f"{form}_messages", 0.0) * times
         yield f"  stream      {human_bytes(size)}, {about(messages)} messages, {words}"
     if not bus.stream_max_age_hours:
         yield "              kept for ever (stream_max_age_hours 0)"
