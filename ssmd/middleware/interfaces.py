@@ -18,22 +18,23 @@ Common to all four:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 Headers = Mapping[str, str]  # names and values of visible ASCII, without line ends
+NO_HEADERS: Final[Headers] = MappingProxyType({})
 
 
 # ---- Transport -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """What is published. `message_id`: a message whose id is known already (within the window) is not stored again."""
 
     subject: str
     payload: bytes
-    headers: Headers = field(default_factory=dict)
+    headers: Headers = NO_HEADERS
     message_id: str | None = None
 
 
@@ -45,15 +46,14 @@ class Receipt:
     duplicate: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(NamedTuple):
     """A message that was received. `token` is the implementation's: what `ack` and `reply` need."""
 
     message: Message
     sequence: int  # place on the bus, 0 = it was not stored (requests)
     time_ns: int  # UTC ns when the bus stored it, 0 = unknown
     reply_to: str | None = None
-    token: object = field(default=None, compare=False, repr=False)
+    token: object = None
 
 
 class Subscription(Protocol):

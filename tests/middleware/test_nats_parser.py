@@ -223,7 +223,8 @@ def test_messages_of_two_taps_in_one_read_go_each_to_its_own() -> None:
 )
 def test_the_headers_of_a_delivery(headers: bytes, message_id: str | None, others: dict[str, str]) -> None:
     given = delivery_of((b"md.trade.A", REPLY % (4, 4), headers, b"bytes"), 4, 5)
-    assert given == Delivery(Message("md.trade.A", b"bytes", others, message_id), 4, 5)
+    message = Message("md.trade.A", b"bytes", others, message_id)
+    assert given == Delivery(message, 4, 5, token=(REPLY % (4, 4)).decode())
 
 
 def test_the_status_of_what_is_no_message() -> None:

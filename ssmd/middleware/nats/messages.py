@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from ssmd.middleware.interfaces import Delivery, Message
+from ssmd.middleware.interfaces import NO_HEADERS, Delivery, Message
 from ssmd.middleware.nats.parser import Raw
 
 MESSAGE_ID: Final = "Nats-Msg-Id"
@@ -58,7 +58,7 @@ def delivery_of(raw: Raw, sequence: int, time_ns: int) -> Delivery:
     subject, reply, headers, payload = raw
     only_id = _ONLY_ID.fullmatch(headers)
     if only_id is not None:
-        message = Message(_text(subject), payload, {}, only_id[1].decode())
+        message = Message(_text(subject), payload, NO_HEADERS, only_id[1].decode())
     else:
         others = headers_of(headers)
         message_id = others.pop(MESSAGE_ID, None)
