@@ -285,7 +285,7 @@ class _Channel:
         self._beyond = 0  # highest number that the stream gave and that was only looked at
         self._moved_s = monotonic()
         self._whole = whole
-        self._sequencer: Sequencer[bytes] = Sequencer(start.value if start.at == "number" else None)
+        self._sequencer: Sequencer[Given] = Sequencer(start.value if start.at == "number" else None)
         if replay:
             self._begin_replay(start)
 
@@ -358,34 +358,36 @@ class _Channel:
                 return
             self.close()
             self._sequencer = Sequencer(self._last + 1)
-        items: list[tuple[int, bytes]]
+        records = records_in(self.name, payload, views)
+        items: list[tuple[int, Given]]
         if what.kind is None:
-            items = [(what.first, payload)]
+            record = next(records, None)
+            damage = f"{self.name}: a message of {len(payload)} bytes is no record"
+            items = [(what.first, record if record is not None else DamageError(damage))]
         else:
-            items = [(record.view.number, record.raw) for record in records_in(self.name, payload, views)]
+            items = [(record.view.number, record) for record in records]
             if self._whole and self._sequencer.next is None:
                 self._sequencer.next = before + 1
-        given = self._sequencer.offer(items, before=before, single=what.kind is None)
-        yield from self._given(given, views)
+        yield from self._given(self._sequencer.offer(items, before=before, single=what.kind is None))
 
     def settle(self) -> Iterator[Given]:
         """Nothing came for a while. What waits for lost records would wait for the next message; files have them."""
         if self._replay is None:
-            yield from self._given(self._sequencer.settle(), ViewReader())
+            yield from self._given(self._sequencer.settle())
             if self._sequencer.waits:
                 self.fall_back()
 
-    def _given(self, items: Iterator[bytes | Missing], views: ViewReader) -> Iterator[Given]:
+    def _given(self, items: Iterator[Given | Missing]) -> Iterator[Given]:
+        admits, has = self._gate.admits, self._wanted.has
         for item in items:
-            if isinstance(item, Missing):
+            if isinstance(item, TailRecord):
+                if admits(item) and has(item):
+                    yield item
+            elif isinstance(item, Missing):
                 if self._root is not None:
                     self._last = item.first - 1
-                    self._begin_replay(Start.number(item.first), after=item.first - 1)
+                    self._begin_replay(Start.number(item.first))
                     return  # what waits comes from the files too
                 yield missing(self.name, item.first, item.last)
-                continue
-            record = next(records_in(self.name, item, views), None)
-            if record is None:
-                yield DamageError(f"{self.name}: a message of {len(item)} bytes is no record")
-            elif self._gate.admits(record) and self._wanted.has(record):
-                yield record
+            else:
+                yield item
