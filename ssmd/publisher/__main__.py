@@ -5,7 +5,8 @@
 FINISH_S, saves its cursor and ends; a bus that does not answer does not hold it up.
 
 Exit codes: 0 stopped as asked (--once: all is published) · 1 records were gone before they could be published, or
-(--once) the bus could not be reached · 2 usage, a cursor that does not fit, a bus that refuses us, another publisher.
+(--once) not all is published: the bus could not be reached, or it was asked to end before · 2 usage, a cursor that does
+not fit, a bus that refuses us, another publisher.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ say = sayer("publisher")
 class Watch:
     """Reports each second, and takes the signals: a thread of its own, for a step may wait for the bus."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, once: bool = False) -> None:
+        self._once = once
         self.stopping = threading.Event()
         self._publisher: Publisher | None = None
         self._over = False
@@ -69,7 +71,9 @@ class Watch:
         self.stopping.set()
         if not self.ended.wait(END_S):
             self.report()
-            os._exit(EXIT_OK)
+            with self._lock:
+                code = exit_code(self._publisher.report() if self._publisher else None, once=self._once)
+            os._exit(code)
 
     def show(self, publisher: Publisher) -> None:
         """Whose reports are told from now on."""
@@ -117,7 +121,13 @@ def work(publisher: Publisher, watch: Watch, *, once: bool) -> int:
                 break
         watch.stopping.wait(nap_s)
     publisher.finish()
-    report = publisher.report()
+    return exit_code(publisher.report(), once=once)
+
+
+def exit_code(report: Report | None, *, once: bool) -> int:
+    """What an end says. None: it had not begun to publish."""
+    if report is None:
+        return EXIT_INCOMPLETE if once else EXIT_OK
     return EXIT_INCOMPLETE if report.counters["missed"] or (once and report.lag_records) else EXIT_OK
 
 
@@ -134,7 +144,7 @@ def run(environment: Environment, *, once: bool, move_to: int | None) -> int:
             hint="Set transport.type nats and transport.url.",
         )
     root = feed_root(environment.storage.path, environment.feed)
-    watch = Watch()
+    watch = Watch(once=once)
     journal = await_identity(root, watch, once=once or move_to is not None)
     if journal is None:
         return EXIT_OK

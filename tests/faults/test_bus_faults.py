@@ -368,3 +368,24 @@ def test_an_environment_without_a_bus_has_nothing_to_publish_on(tmp_path: Path) 
     _, said = done.communicate(timeout=60)
     assert done.returncode == 2
     assert "transport.type" in said.decode()
+
+
+@pytest.mark.parametrize("once", [True, False])
+def test_a_publisher_that_a_frozen_bus_holds_up_says_by_its_exit_code_that_records_are_left(
+    tmp_path: Path, once: bool
+) -> None:
+    """Who asked for all (`--once`) and gets less must not read success; who asked for an end gets it."""
+    with NatsServer(tmp_path / "nats") as nats:
+        environment = written_journal(tmp_path, nats)
+        nats.pause()
+        process = publish(environment, *(["--once"] if once else []))
+        assert process.stderr is not None
+        said = b""
+        while b"started" not in said:
+            line = process.stderr.readline()
+            assert line, said.decode()
+            said += line
+        process.send_signal(signal.SIGTERM)
+        _, rest = process.communicate(timeout=30)
+        assert process.returncode == (1 if once else 0), (said + rest).decode()
+        nats.resume()
