@@ -85,6 +85,10 @@ class RejectedError(MiddlewareError):
     exit_code = EXIT_USAGE
 
 
+class MissingStreamError(RejectedError):
+    """The bus has no stream of this name: nobody has made it yet, or the name is wrong."""
+
+
 class LimitError(MiddlewareError):
     """More than it takes: a payload too large, a bus that is full."""
 

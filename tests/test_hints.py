@@ -88,9 +88,9 @@ def test_a_stream_that_is_not_there_is_called_as_it_was_given(journal: Path, tmp
         with pytest.raises(RejectedError) as caught:
             verify.main([str(journal), "--against", f"{server.url}/NOSTREAM"])
         assert "the stream in the URL, nats://HOST:PORT/STREAM" in str(caught.value)
-        arguments = ["-m", "ssmd", "tail", "--url", server.url, "--stream", "NOPE"]
+        arguments = ["-m", "ssmd", "tail", "--url", server.url, "--stream", "NOPE", "--duration", "0.5"]
         done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=60, cwd=ROOT)
-    assert done.returncode == 2
+    assert done.returncode == 0  # it may come: it is waited for
     assert "correct --stream." in done.stderr
 
 

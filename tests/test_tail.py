@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,13 @@ from recording import ROOT, Recorder, environment_file, read_lines, ssmd, wait_u
 from servers import NatsServer
 
 from ssmd.api import start_of, tail
-from ssmd.errors import RejectedError, UsageError
+from ssmd.errors import SsmdError, UnavailableError, UsageError
 from ssmd.journal.identity import make_identity
 from ssmd.journal.paths import OPEN
 from ssmd.middleware.interfaces import Start
+from ssmd.middleware.nats import NatsTransport
+from ssmd.publisher import Options, Publisher
+from ssmd.publisher.cursor import Target
 from ssmd.simulator.process import SimulatorProcess
 
 
@@ -345,11 +349,7 @@ def test_a_stream_gives_what_the_journal_holds_and_goes_on_over_a_restart_of_the
 
 
 def stream_is_there(nats: NatsServer) -> bool:
-    try:
-        tail(url=nats.url).close()
-    except RejectedError:
-        return False
-    return True
+    return "error" not in nats.api("STREAM.INFO.SSMD")
 
 
 def publish_all(environment: Path, simulator: SimulatorProcess) -> None:
@@ -418,9 +418,40 @@ def test_two_shards_on_one_stream_are_told_apart(tmp_path: Path, simulator: Simu
         assert [r["number"] for r in only] == recorded(shards[1])
 
 
-def test_a_stream_that_is_not_there_is_refused(nats: NatsServer) -> None:
-    done = ssmd("tail", "--url", nats.url, "--stream", "NOTHING")
-    assert done.returncode == 2 and b"NOTHING" in done.stderr and b"Traceback" not in done.stderr
+def test_a_stream_that_is_not_there_yet_is_waited_for_and_told_once(nats: NatsServer) -> None:
+    done = ssmd("tail", "--url", nats.url, "--stream", "NOTHING", "--duration", "1.5")
+    assert done.returncode == 0
+    told = done.stderr.decode().splitlines()
+    assert len(told) == 1
+    assert "stream NOTHING: there is none: trying again" in told[0] and "correct --stream" in told[0]
+
+
+@pytest.mark.parametrize("start", ["end", "beginning", "1"])
+def test_what_comes_into_a_stream_that_was_made_after_the_tail_is_given_from_its_first_record(
+    tmp_path: Path, nats: NatsServer, start: str
+) -> None:
+    journal = Journal(tmp_path / "kalshi")
+    identity = make_identity_in(journal.root)
+    told: list[SsmdError] = []
+    with tail(url=nats.url, start=start, journal=identity, on_trouble=told.append) as records:
+        assert records.next(0.5) is None
+        for number in range(1, 6):
+            journal.trade(number)
+        journal.seal()
+        bus = NatsTransport(nats.url, stream="SSMD")
+        target = Target(identity, nats.url, "SSMD", "md", "batches")
+        made = Publisher(journal.root, bus, target, Options("md", "batches"))
+        while made.step(time.monotonic()) == 0:
+            pass
+        found = [records.next(20.0) for _ in range(5)]
+        bus.close()
+    assert [record.number for record in found if record is not None] == [1, 2, 3, 4, 5]
+    assert [type(one) for one in told] == [UnavailableError]
+
+
+def make_identity_in(root: Path) -> str:
+    root.mkdir(parents=True)
+    return make_identity(root)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from pathlib import Path
 from ssmd.consumer.files import FileTail, missing
 from ssmd.consumer.order import Missing, Parts, Sequencer
 from ssmd.consumer.record import Gate, TailRecord, Wanted, records_in
-from ssmd.errors import DamageError, LaggedError, SsmdError, UnavailableError
+from ssmd.errors import DamageError, LaggedError, MissingStreamError, SsmdError, UnavailableError
 from ssmd.journal.paths import find
 from ssmd.middleware.interfaces import Delivery, Start, Subscription, Transport
 from ssmd.middleware.names import BEFORE_HEADER, Published, published
@@ -47,6 +47,7 @@ class BusTail:
     """What publishers put on a bus under `prefix`, from `start` on. `files`: folders of journals by their identities.
 
     Raises RejectedError where the bus refuses us; while it cannot be reached, `step` gives that error each half minute.
+    A stream that is not there yet is waited for, and told once: all that it has when it comes is new.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class BusTail:
         self._failures = 0
         self._retry_at_s = self._tell_at_s = 0.0
         self._away: UnavailableError | None = None  # why there is no subscription; not told yet
+        self._absent: MissingStreamError | None = None  # there is no stream yet; told
         self._last_delivery_s = monotonic()
         self._settled = False
         self._files = {name: root for name, root in (files or {}).items() if journal in (None, name)}
@@ -128,7 +130,7 @@ class BusTail:
             return False
         try:
             first = self._number_from(1, name)
-        except UnavailableError:
+        except (UnavailableError, MissingStreamError):
             return False
         return first is not None and first < oldest
 
@@ -140,15 +142,27 @@ class BusTail:
                 self._from = self._find(self._journal, self._find_number)
                 self._find_number = 0
             self._subscription = self._transport.subscribe(self._pattern, start=self._from)
+            self._absent = None
         except UnavailableError as error:
             self._subscription, self._away = None, error
+        except MissingStreamError as error:
+            self._subscription, self._away = None, UnavailableError("the bus cannot be read")
+            self._await_stream(error)
+
+    def _await_stream(self, error: MissingStreamError) -> None:
+        if self._absent is None:
+            self._absent = error
+            self._away = UnavailableError(str(error.args[0]), hint=error.hint, evidence=error.evidence)
+            self._failures = 0  # whatever it was before: this is told
+        if self._start.at == "end":
+            self._start = self._from = Start.beginning()
 
     def _move_to(self, journal: str, number: int) -> None:
         """Goes on where the stream has this record. Other journals see again what they had, and drop it."""
         self._unsubscribe()
         try:
             self._from = self._find(journal, number)
-        except UnavailableError:
+        except (UnavailableError, MissingStreamError):
             self._from = Start.beginning()
         self._connect()
 
@@ -235,7 +249,7 @@ class BusTail:
 
     def _failed(self, error: UnavailableError, timeout_s: float) -> Iterator[Given]:
         """The bus is away: told now and then; journals that have files go on with them."""
-        if not self._failures or self._monotonic() >= self._tell_at_s:
+        if not self._failures or (self._absent is None and self._monotonic() >= self._tell_at_s):
             self._tell_at_s = self._monotonic() + TELL_EVERY_S
             yield error
         if not self._failures:

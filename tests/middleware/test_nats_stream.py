@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from ssmd.errors import ConflictError, LimitError, MiddlewareError, RejectedError, UnavailableError
+from ssmd.errors import (
+    ConflictError,
+    LimitError,
+    MiddlewareError,
+    MissingStreamError,
+    RejectedError,
+    UnavailableError,
+)
 from ssmd.middleware.interfaces import Message
 from ssmd.middleware.nats.messages import place_of
 from ssmd.middleware.nats.publishing import encode
@@ -84,7 +91,7 @@ def test_only_a_stream_that_discards_the_new_refuses_and_its_room_is_what_it_lac
     [
         (503, 10076, "JetStream not enabled", RejectedError, False),
         (503, 10039, "JetStream not enabled for account", RejectedError, False),
-        (404, 10059, "stream not found", RejectedError, False),
+        (404, 10059, "stream not found", MissingStreamError, False),
         (400, 10054, "message size exceeds maximum allowed", LimitError, False),
         (503, 10077, "maximum bytes exceeded", LimitError, True),
         (500, 10047, "insufficient storage resources available", LimitError, True),

@@ -8,7 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from ssmd.errors import ConflictError, LimitError, MiddlewareError, RejectedError, UnavailableError
+from ssmd.errors import (
+    ConflictError,
+    LimitError,
+    MiddlewareError,
+    MissingStreamError,
+    RejectedError,
+    UnavailableError,
+)
 
 FULL: Final = (
     "The bus has no room: what it holds must expire, or its limits be raised. Nothing is lost, it is sent again."
@@ -35,7 +42,7 @@ def refusal(error: Mapping[str, Any], doing: str) -> MiddlewareError:
     if number in _NO_JETSTREAM:
         return RejectedError(f"the bus cannot {doing}: {words}", hint=JETSTREAM_OFF, evidence=evidence)
     if number == _NO_STREAM:
-        return RejectedError(f"the bus cannot {doing}: there is none", hint=NO_STREAM, evidence=evidence)
+        return MissingStreamError(f"the bus cannot {doing}: there is none", hint=NO_STREAM, evidence=evidence)
     if number == _TOO_LARGE:
         return LimitError(f"the bus did not {doing}: {words}", evidence=evidence)
     if number in _FULL:
@@ -51,7 +58,7 @@ def refusal(error: Mapping[str, Any], doing: str) -> MiddlewareError:
 
 def is_missing_stream(error: MiddlewareError) -> bool:
     """Whether there is no stream of the name."""
-    return f"err_code {_NO_STREAM}:" in (error.evidence or "")
+    return isinstance(error, MissingStreamError)
 
 
 def is_missing_message(error: MiddlewareError) -> bool:
