@@ -58,7 +58,8 @@ class Stage:
 def staged(asked: argparse.Namespace) -> Iterator[Stage]:
     """What a run works with, as asked for. `asked` is then also what its helper processes are told."""
     if asked.rehearse:
-        asked.set = [*asked.set, *(f"{section}.type=memory" for section in REHEARSED)]
+        ring = [] if _sets(asked, "ring") else ["ring.path="]  # that of the file may hold records of a real journal
+        asked.set = [*asked.set, *ring, *(f"{section}.type=memory" for section in REHEARSED)]
     environment = options.load(asked)
     if not environment.rehearsal:
         yield Stage(environment, None)
@@ -80,8 +81,13 @@ def staged(asked: argparse.Namespace) -> Iterator[Stage]:
 
 def _folder_is_given(asked: argparse.Namespace, environment: Environment) -> bool:
     """The folder in the file is, for --rehearse, that of what is recorded for real."""
-    by_setting = any(setting.partition("=")[0].strip() in ("storage.path", "storage") for setting in asked.set)
-    return asked.data is not None or (environment.storage.path_is_given and (by_setting or not asked.rehearse))
+    in_file = environment.storage.path_is_given and not asked.rehearse
+    return asked.data is not None or _sets(asked, "storage") or in_file
+
+
+def _sets(asked: argparse.Namespace, section: str) -> bool:
+    """Whether the path of a section is given by --set."""
+    return any(setting.partition("=")[0].strip() in (section, f"{section}.path") for setting in asked.set)
 
 
 def _refuse_journal(environment: Environment) -> None:
