@@ -15,7 +15,7 @@ from journal_writer import NOON, Journal
 
 from ssmd.cli import cat
 from ssmd.errors import UsageError
-from ssmd.journal.paths import OPEN
+from ssmd.journal.paths import OPEN, Segment
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SCHEMA = REPOSITORY / "schemas" / "market_data.capnp"
@@ -236,3 +236,23 @@ def test_nothing_heavy_is_imported_for_frames() -> None:
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
     ).stdout
     assert out.strip() == "[]"
+
+
+def test_a_segment_that_is_removed_before_it_is_read_is_named_and_the_others_are_printed(
+    journal: Journal, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As retention does while a long journal is printed."""
+    (second,) = journal.root.rglob(f"*{OPEN}")
+    wanted = Output(capfdbinary, second).objects
+    listed = cat.find
+
+    def and_removed(paths: list[str]) -> list[Segment]:
+        segments = listed(paths)
+        segments[0].path.unlink()
+        return segments
+
+    monkeypatch.setattr(cat, "find", and_removed)
+    done = Output(capfdbinary, journal.root)
+    assert done.code == 1
+    assert b"was removed before it was read: its records are left out" in done.err
+    assert done.objects == wanted

@@ -681,6 +681,17 @@ def test_a_full_bus_is_waited_for_in_order(journal: Journal, bus: FlakyBus) -> N
     assert_on_bus(bus, records, "records")
 
 
+def test_what_a_failing_bus_has_taken_is_in_the_cursor_file(journal: Journal, bus: FlakyBus) -> None:
+    """Retention goes by it: while the bus is full nothing would go that it has."""
+    fill(journal)
+    bus.fails = lambda message: full() if message.message_id == f"{IDENTITY}:9" else None
+    p = publisher(journal, bus)
+    p.step(next(CLOCK))
+    saved = cursor.load(journal.root, target())
+    assert saved is not None
+    assert (saved.number, saved.clean) == (8, False)
+
+
 def test_a_bus_that_takes_less_than_it_did_gets_parts(journal: Journal, bus: FlakyBus) -> None:
     journal.snapshot(1, [(price, 100) for price in range(1, 80)], [])
     journal.seal()

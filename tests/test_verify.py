@@ -18,7 +18,8 @@ from ssmd.cli import cat, verify
 from ssmd.errors import UsageError
 from ssmd.journal import manifest
 from ssmd.journal.identity import make_identity
-from ssmd.journal.paths import MANIFEST, OPEN, find
+from ssmd.journal.paths import MANIFEST, OPEN, Segment, find
+from ssmd.journal.source import GoneError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -691,3 +692,30 @@ def test_a_pause_is_not_negative_where_the_clock_was_set_back(
     verify.main([str(tmp_path)])
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("pause")]
     assert "unknown (the clock was set back, 1 h 0 min at least)" in line
+
+
+@pytest.mark.parametrize(("times", "code"), [(1, 0), (99, 2)])
+def test_a_segment_that_is_removed_while_copies_are_compared_is_looked_for_again(
+    journal: Journal,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    times: int,
+    code: int,
+) -> None:
+    """As retention does; where it is always quicker, that is said."""
+    whole_run(journal)
+    journal.seal()
+    looks = 0
+
+    def compared(segments: list[Segment], urls: list[str]) -> list[Any]:
+        nonlocal looks
+        looks += 1
+        if looks <= times:
+            raise GoneError(f"{segments[0].path}: it is gone")
+        return []
+
+    monkeypatch.setattr(verify, "_compared", compared)
+    assert verify.main([str(journal.root), "--against", "file:///archive"]) == code
+    said = capsys.readouterr()
+    assert looks == (2 if code == 0 else verify.LOOKS)
+    assert ("retain_days" in said.err) == (code == 2)

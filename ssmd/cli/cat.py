@@ -154,6 +154,10 @@ def _stored(paths: Sequence[str], wanted: Filter, damage: list[Damage]) -> Itera
         yield record
     _tell(reader.damage, told)
     damage.extend(reader.damage)
+    for segment in reader.gone:
+        what = "it was removed before it was read: its records are left out"
+        print(f"ssmd cat: {shown(str(segment.path))}: {what}", file=sys.stderr)
+        damage.append(Damage(segment.path, 0, what))
 
 
 def _followed(paths: Sequence[str], wanted: Filter, damage: list[Damage]) -> Iterator[Record]:

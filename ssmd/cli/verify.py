@@ -70,11 +70,10 @@ def main(arguments: Sequence[str]) -> int:
 
         check = Redecoder().check
     try:
-        segments, report = _judged(given, check)
+        report, comparisons = _examined(given, check)
     except StorageError as error:
         print(f"ssmd verify: {shown_lines(str(error))}", file=sys.stderr)
         return EXIT_USAGE
-    comparisons = _compared(segments, given.against)
     if given.json:
         against = {"against": [comparison.as_json() for comparison in comparisons]} if given.against else {}
         json.dump(report.as_json() | against, sys.stdout, indent=1)
@@ -86,19 +85,21 @@ def main(arguments: Sequence[str]) -> int:
     return EXIT_OK if complete else EXIT_INCOMPLETE
 
 
-def _judged(given: argparse.Namespace, check: Check | None) -> tuple[list[Segment], Report]:
-    """The segments and what they prove. What retention takes away between two looks is looked for again."""
+def _examined(given: argparse.Namespace, check: Check | None) -> tuple[Report, list[Comparison]]:
+    """What the segments prove, and how copies compare. When retention takes one away meanwhile, all begins anew."""
     for look in range(1, LOOKS + 1):
         segments, astray = _located(given.paths)
         if not segments and not astray:
             raise UsageError(f"no segments under {' '.join(given.paths)}", hint="a journal's files end in .capnp")
         try:
-            return segments, merge(
-                [judge(a) for a in accounts(segments, astray, books=not given.no_books, check=check)]
-            )
-        except GoneError:
+            report = merge([judge(a) for a in accounts(segments, astray, books=not given.no_books, check=check)])
+            return report, _compared(segments, given.against)
+        except GoneError as error:
             if look == LOOKS:
-                raise
+                hint = (
+                    f"segments were removed during each of {LOOKS} looks (storage.retain_days?): give their archive too"
+                )
+                raise StorageError(str(error.args[0]), hint=hint) from None
     raise AssertionError("the last look returns or raises")
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ssmd.journal.paths import Segment, State
-from ssmd.journal.source import CHUNK_BYTES, KIND_AT, NUMBER_AT, CompressionError, SegmentSource
+from ssmd.journal.source import CHUNK_BYTES, KIND_AT, NUMBER_AT, CompressionError, GoneError, SegmentSource
 from ssmd.native.failure import DAMAGED, OK
 from ssmd.native.walk import (
     FAULT_CRC,
@@ -412,18 +412,22 @@ def describe(walk: Walk, left: int, sealed: bool) -> str:
 
 
 class Reader:
-    """Records of segments, in order. Damage is collected in `damage` on the way."""
+    """Records of segments, in order. Damage is collected in `damage` on the way, and what was taken away in `gone`."""
 
     def __init__(self, segments: Iterable[Segment], wanted: Filter | None = None) -> None:
         self.wanted = wanted or Filter()
         self.segments = select(list(segments), self.wanted.from_ns, self.wanted.to_ns)
         self.damage: list[Damage] = []
+        self.gone: list[Segment] = []  # removed (retention) since they were listed: their records are left out
 
     def __iter__(self) -> Iterator[Record]:
         views = ViewReader(self.wanted)
         for segment in self.segments:
-            for batch in self.batches(segment):
-                yield from records_of(segment, batch, views)
+            try:
+                for batch in self.batches(segment):
+                    yield from records_of(segment, batch, views)
+            except GoneError:
+                self.gone.append(segment)
 
     def batches(self, segment: Segment) -> Iterator[Batch]:
         """The batches of one segment; its damage is in `damage` after the last."""

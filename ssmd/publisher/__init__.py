@@ -28,7 +28,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ssmd.errors import LimitError, MiddlewareError, PublishError, SsmdError
+from ssmd.errors import LimitError, MiddlewareError, PublishError, SsmdError, StorageError
 from ssmd.journal.follow import Follower
 from ssmd.journal.published import last_unproved
 from ssmd.journal.reader import Batch
@@ -155,7 +155,10 @@ class Publisher:
             if not self._tried and isinstance(error, MiddlewareError) and not error.retryable:
                 raise
             self._tried = True
-            return self._failed(error)
+            nap_s = self._failed(error)
+            with suppress(StorageError):  # a full bus may take a little at each attempt, and never all
+                self._save_sometimes(now_s)
+            return nap_s
         if self._trouble is not None:
             self._log("publishing again", number=self._number)
         self._trouble, self._failures, self._tried = None, 0, True
@@ -194,10 +197,13 @@ class Publisher:
             worked = self._work.covers > self._number
             self._number = max(self._number, self._work.covers)
         self._look_for_oldest()
+        self._save_sometimes(now_s)
+        return worked
+
+    def _save_sometimes(self, now_s: float) -> None:
         if now_s - self._saved_at_s >= SAVE_EVERY_S and (self._number != self._saved.number or not self._saved.clean):
             self._save(self._number if self.idle else self._saved.sent)
             self._saved_at_s = now_s
-        return worked
 
     def _failed(self, error: SsmdError) -> float:
         self._counters["retries"] += 1

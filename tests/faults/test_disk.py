@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +27,7 @@ from crash import (
     stored_records,
 )
 from recording import (
+    ROOT,
     Recorder,
     assert_journal_is_ledger,
     assert_numbers_have_no_hole,
@@ -31,9 +35,11 @@ from recording import (
     events,
     gaps,
     read_lines,
+    ssmd,
     verify,
     wait_until,
 )
+from servers import NatsServer
 
 from ssmd.simulator.process import SimulatorProcess
 
@@ -208,3 +214,50 @@ def test_segments_that_could_not_be_archived_on_a_full_disk_are_archived_later(t
             wait_until(archived, what="the archiving of what was sealed on the full disk")
             assert recorder.stop() == 0, recorder.log
         assert verify(recorder.data)[0] == 0
+
+
+def test_cursors_on_a_full_disk_stay_whole_and_everything_follows_when_there_is_space(
+    tmp_path: Path, disk: Path
+) -> None:
+    """Publisher and archiver say what they cannot write, are killed on the full disk, and go on behind what is there."""
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    with NatsServer(tmp_path / "nats") as nats, SimulatorProcess("--rate", "2000", "--markets", "3") as exchange:
+        changed = environment(
+            tmp_path,
+            exchange,
+            transport={"type": "nats", "url": nats.url},
+            storage__archive=str(archive),
+            flusher={"sync_interval_ms": 50, "rotate_bytes": 128 * 1024},
+        )
+        with Recorder(changed, exchange) as recorder:
+            before = wait_until(lambda: cursors(disk), what="both cursors")
+            filler = fill(disk)
+            wait_until(
+                lambda: (
+                    "publisher.cursor: cannot be written: No space" in failing(recorder).get("publisher", "")
+                    and "No space left" in failing(recorder).get("archiver", "")
+                ),
+                what="health of both helpers",
+            )
+            for helper in ("publisher", "archiver"):
+                os.kill(int(re.findall(rf'"child": "{helper}", "child_pid": (\d+)', recorder.log)[-1]), signal.SIGKILL)
+            wait_until(lambda: recorder.metric("ssmd_child_restarts_total") == 2, what="both again")
+            held = cursors(disk)
+            assert held is not None and all(now >= then for now, then in zip(held, before, strict=True))
+            filler.unlink()
+            wait_until(lambda: recorder.get("/healthz")[0] == 200, what="health again")
+            assert recorder.stop() == 0, recorder.log
+        for helper in ("publisher", "archiver"):
+            command = [sys.executable, "-m", f"ssmd.{helper}", "-e", str(changed), "--once"]
+            assert subprocess.run(command, cwd=ROOT, check=False, timeout=60, stderr=subprocess.DEVNULL).returncode == 0
+        assert ssmd("verify", str(recorder.data), "--against", f"file://{archive}").returncode == 0
+        assert ssmd("verify", str(recorder.data), "--against", f"{nats.url}/SSMD").returncode == 0
+
+
+def cursors(data: Path) -> list[int] | None:
+    """What publisher.cursor and archiver.cursor say; None while one is not there. Half a file is no JSON."""
+    paths = [data / "kalshi" / f"{helper}.cursor" for helper in ("publisher", "archiver")]
+    if not all(path.exists() for path in paths):
+        return None
+    return [int(json.loads(path.read_bytes())["number"]) for path in paths]
