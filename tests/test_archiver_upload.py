@@ -15,7 +15,7 @@ import pytest
 from journal_writer import DAY, NOON, Journal
 
 from ssmd.archiver import Options, archive
-from ssmd.archiver.outbox import AGAIN_S, LONGEST_WAIT_S, Outbox
+from ssmd.archiver.outbox import AGAIN_S, LONGEST_WAIT_S, SPOT_EVERY_S, Outbox
 from ssmd.archiver.retention import Rule, expire
 from ssmd.archiver.upload import Done, Target, read_mark, still_there, upload
 from ssmd.errors import ConflictError, DamageError, RejectedError, UnavailableError
@@ -554,7 +554,107 @@ def test_what_was_copied_before_is_known_after_a_restart(journal: Journal, stora
     storage.asked.clear()
     b = boxed()
     b.step()
-    assert storage.asked == ["check"] and b.box.cursor == 3
+    looked_at = [f"head {key}" for key in keys(storage)]  # are they still there?
+    assert storage.asked == ["check", *looked_at] and b.box.cursor == 3
+
+
+# ---- copies that the Storage has lost --------------------------------------------------------------------------------
+
+
+def emptied(storage: Flaky) -> None:
+    for key in keys(storage):
+        storage.delete(key)
+
+
+@pytest.mark.parametrize("restarted", [True, False])
+def test_what_the_storage_has_lost_is_told_and_copied_again(
+    journal: Journal, storage: Flaky, boxed: Any, restarted: bool
+) -> None:
+    for _ in range(5):
+        archived(journal)
+    b = boxed()
+    b.step()
+    before = {key: storage.get(key) for key in keys(storage)}
+    emptied(storage)
+    if restarted:
+        b = boxed()
+    else:
+        b.said.clear()
+        b.step(after_s=SPOT_EVERY_S - 1)
+        assert b.events == [] and keys(storage) == []  # it is asked now and then
+        b.step(after_s=1)
+    b.step()
+    assert {key: storage.get(key) for key in keys(storage)} == before
+    assert b.events == ["copies are gone: copied again"] + ["uploaded"] * 5
+    assert "5 segments that were copied to s3://bucket are gone from there" in b.said[0][1]["reason"]
+    assert b.box.cursor == 15 and read_archived(journal.root) == Archived(15, "s3://bucket")
+    assert b.box.trouble() is None
+
+
+def test_while_copies_are_gone_that_is_trouble_and_the_cursor_goes_back(
+    journal: Journal, storage: Flaky, boxed: Any
+) -> None:
+    segments = [archived(journal) for _ in range(4)]
+    boxed().step()
+    for key in keys(storage):
+        if segments[1].stem in key or segments[3].stem in key:
+            storage.delete(key)
+    storage.put(f"{FOLDER}/{segments[1].path.name}", b"another's")
+    b = boxed()
+    b.step()
+    assert "2 segments that were copied" in b.said[0][1]["reason"]
+    assert b.box.cursor == 3 and read_archived(journal.root) == Archived(3, "s3://bucket")
+    assert stems(b.box.waiting(find([journal.root]))) == [segments[1].stem]
+    assert "holds something else" in b.box.trouble()
+    storage.delete(f"{FOLDER}/{segments[1].path.name}")
+    b.step(after_s=AGAIN_S)
+    assert b.box.trouble() is None and b.box.cursor == 12
+
+
+def test_a_storage_that_was_emptied_costs_no_local_copy(journal: Journal, storage: Flaky, boxed: Any) -> None:
+    """Also where nobody has looked since: the one that is to be removed is asked for just before."""
+    for _ in range(4):
+        archived(journal)
+    boxed().step()
+    here = names(journal)
+    emptied(storage)
+    b = boxed(Rule(after_s=0, published=False))
+    b.box._spot_at = float("inf")
+    b.step()
+    assert b.events == ["not removed"]
+    b.step(after_s=1)
+    assert len(keys(storage)) == 8 and "copies are gone: copied again" in b.events
+    assert set(names(journal)) == set(here)
+
+
+def test_what_was_removed_here_before_and_may_be_lost_stays_trouble(
+    journal: Journal, storage: Flaky, boxed: Any
+) -> None:
+    for _ in range(4):
+        archived(journal)
+    boxed(Rule(after_s=0, published=False)).step()
+    emptied(storage)
+    b = boxed()
+    b.step()
+    b.step(after_s=SPOT_EVERY_S)
+    assert len(keys(storage)) == 2
+    assert "records before 10 are no longer here: look for them there" in str(b.box.trouble())
+    assert not b.box.healthy
+
+
+def test_copies_of_the_same_bytes_under_other_etags_are_proved_anew(
+    journal: Journal, storage: Flaky, boxed: Any
+) -> None:
+    """A bucket that was moved to another service."""
+    for _ in range(2):
+        archived(journal)
+    boxed().step()
+    storage.own_etags = True
+    storage.asked.clear()
+    b = boxed()
+    b.step()
+    assert not any(asked.startswith("put") for asked in storage.asked)
+    assert b.box.waiting(find([journal.root])) == [] and b.box.cursor == 6 and b.box.trouble() is None
 
 
 def test_removals_are_said_and_counted(journal: Journal, boxed: Any) -> None:

@@ -3,7 +3,9 @@
 `step` copies every segment that waits (ssmd.archiver.upload) and removes local copies that may go (retention); it never
 raises what the Storage or one segment did wrong. A Storage that fails as a whole is left alone for a time that doubles
 up to a minute, with jitter, for ever. A segment that fails alone (another's object in its place, damaged bytes) is
-told, does not hold up the others, and is tried again after ten minutes. How far the copies reach without a hole is
+told, does not hold up the others, and is tried again after ten minutes. A mark says what was there when it was made:
+at the start and every ten minutes the newest copies and the oldest are looked at again, and where one is gone or was
+changed, all of them; what the Storage has lost is told and copied again. How far the copies reach without a hole is
 kept in `archiver.cursor` beside the journal, for those who find that its beginning is no longer here.
 """
 
@@ -17,7 +19,7 @@ from pathlib import Path
 
 from ssmd.archiver import GoOn, always, name_of
 from ssmd.archiver.retention import Rule, expire, finish
-from ssmd.archiver.upload import Mark, Target, read_mark, upload
+from ssmd.archiver.upload import Mark, Target, mark_path, read_mark, still_there, upload
 from ssmd.errors import (
     ConflictError,
     DamageError,
@@ -37,6 +39,8 @@ FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 60.0
 AGAIN_S = 600.0  # one segment that failed alone
 EXPIRE_EVERY_S = 10.0
+SPOT_EVERY_S = 600.0
+SPOT_NEWEST = 2  # copies that are looked at, and the oldest one
 SLOW_S = 30.0  # one step of the Storage that takes longer is told
 
 Say = Callable[..., None]  # (event, level=..., **fields)
@@ -82,6 +86,9 @@ class Outbox:
         self._expire_at = 0.0
         self._finished = False  # nothing is left of removals that were cut short
         self._checked = False
+        self._spot_at = 0.0
+        self._vanished: str | None = None  # copies that the Storage had and lost
+        self._beyond_help = False  # and what is no longer here may be among them
         self._busy: tuple[str, float] | None = None
         known = read_archived(root)
         self._cursor = known.number if known is not None and known.place == target.place else 0
@@ -93,7 +100,7 @@ class Outbox:
 
     @property
     def healthy(self) -> bool:
-        return self._trouble is None and not self._failed
+        return self._trouble is None and not self._failed and self._vanished is None
 
     def trouble(self) -> str | None:
         """What is wrong now, in a sentence."""
@@ -103,7 +110,7 @@ class Outbox:
             return f"{self._trouble}; next attempt in {wait_s:.0f} s"
         if busy is not None and self._monotonic() - busy[1] > SLOW_S:
             return f"{self._target.place} is slow: {busy[0]} is under way for {self._monotonic() - busy[1]:.0f} s"
-        return sentence(failed[0]) if failed is not None else None
+        return sentence(failed[0]) if failed is not None else self._vanished
 
     def waiting(self, segments: Sequence[Segment]) -> list[Segment]:
         """Of sealed segments those that are not proved to be in the Storage, in their order."""
@@ -123,6 +130,7 @@ class Outbox:
                 self._busy = ("the first question", self._monotonic())
                 self._target.storage.check(writable=True)
                 self._checked = True
+            self._spot_check(segments, go_on)
             for segment in self.waiting(segments):
                 if not self._upload(segment, go_on):
                     break
@@ -135,6 +143,48 @@ class Outbox:
             self._storage_works()
         finally:
             self._busy = None
+
+    # ---- what was copied before --------------------------------------------------------------------------------------
+
+    def _spot_check(self, segments: Sequence[Segment], go_on: GoOn) -> None:
+        """Whether the copies are still there: a few of them, and all where one is not."""
+        if self._monotonic() < self._spot_at:
+            return
+        self._busy = ("the look at what was copied", self._monotonic())
+        marked = [segment for segment in segments if self.mark(segment) is not None]
+        few = {segment.stem: segment for segment in marked[:1] + marked[-SPOT_NEWEST:]}
+        if not all(self._is_there(segment) for segment in few.values()):
+            gone = []
+            for segment in marked:
+                if not go_on("look again", segment):
+                    return
+                if not self._is_there(segment):
+                    gone.append(segment)
+            if gone:
+                self._copy_again(gone, marked)
+        self._spot_at = self._monotonic() + SPOT_EVERY_S
+
+    def _is_there(self, segment: Segment) -> bool:
+        mark = self.mark(segment)
+        storage = self._target.storage
+        return mark is not None and still_there(storage, mark.segment) and still_there(storage, mark.manifest)
+
+    def _copy_again(self, gone: Sequence[Segment], marked: Sequence[Segment]) -> None:
+        """These wait again. What is no longer here cannot be looked at: that is told where all the others are gone."""
+        first = min(segment.first_number for segment in gone)
+        what = f"{len(gone)} segments that were copied to {self._target.place} are gone from there, or were changed"
+        if len(gone) == len(marked) and marked[0].first_number > 1:
+            what += f"; records before {marked[0].first_number} are no longer here: look for them there (ssmd verify)"
+            self._beyond_help = True
+        self._say("copies are gone: copied again", level="error", reason=what, first=gone[0].stem, last=gone[-1].stem)
+        self._vanished = what
+        self._set_cursor(min(self._cursor, first - 1))
+        try:
+            for segment in gone:
+                mark_path(segment).unlink(missing_ok=True)
+                self._marks.pop(segment.stem, None)
+        except OSError as error:  # a disk that refuses: the next look tries again
+            self._say("marks of copies cannot be removed", level="error", reason=str(error))
 
     # ---- one segment -------------------------------------------------------------------------------------------------
 
@@ -187,12 +237,18 @@ class Outbox:
             if mark is None:
                 break
             number = max(number, mark.last_number)
-        if number > self._cursor:
-            try:
-                write_archived(self._root, Archived(number, self._target.place))
-            except OSError:  # a full disk: the marks say it all, this is for people
-                return
-            self._cursor = number
+        if self._vanished is not None and not self._beyond_help and not self.waiting(segments):
+            self._vanished = None
+        self._set_cursor(number)
+
+    def _set_cursor(self, number: int) -> None:
+        if number == self._cursor:
+            return
+        try:
+            write_archived(self._root, Archived(number, self._target.place))
+        except OSError:  # a full disk: the marks say it all, this is for people
+            return
+        self._cursor = number
 
     # ---- local copies ------------------------------------------------------------------------------------------------
 
@@ -211,6 +267,7 @@ class Outbox:
         except (ConflictError, StorageError) as error:
             self._marks.clear()
             self._finished = False
+            self._spot_at = 0.0  # what else is not there?
             self._say("not removed", level="error", reason=str(error))
         self._expire_at = self._monotonic() + EXPIRE_EVERY_S
 
