@@ -16,7 +16,9 @@ from ssmd.middleware.redis import RedisCache
 from ssmd.simulator.process import SimulatorProcess
 
 
-def test_last_values_survive_an_outage_a_kill_and_a_flush_and_are_those_of_the_journal(tmp_path: Path) -> None:
+def test_last_values_survive_an_outage_a_kill_a_full_redis_and_a_flush_and_are_those_of_the_journal(
+    tmp_path: Path,
+) -> None:
     with (
         RedisServer(tmp_path / "redis") as server,
         SimulatorProcess("--rate", "1000") as exchange,
@@ -29,8 +31,7 @@ def test_last_values_survive_an_outage_a_kill_and_a_flush_and_are_those_of_the_j
 
         server.kill()
         wait_until(lambda: recorder.get("/healthz")[0] == 503, what="a word in /healthz")
-        check = json.loads(recorder.get("/healthz")[1])["checks"]["lastvalues"]["detail"]
-        assert "cannot be reached" in check and "markets wait" in check
+        assert "cannot be reached" in trouble(recorder) and "markets wait" in trouble(recorder)
         server.start()
         wait_until(lambda: recorder.get("/healthz")[0] == 200, what="all well again")
         assert values_of(server)
@@ -39,6 +40,13 @@ def test_last_values_survive_an_outage_a_kill_and_a_flush_and_are_those_of_the_j
         wait_until(lambda: recorder.metric("ssmd_child_restarts_total", "lastvalues") == 1, what="a restart")
         before = recorder.metric("ssmd_frames_received_total")
         wait_until(lambda: recorder.metric("ssmd_cursor_number", "lastvalues") > before, what="caught up")
+
+        server.send("CONFIG", "SET", "maxmemory", "1")  # noeviction is the default
+        wait_until(lambda: " is full: " in trouble(recorder), what="a word about the full Redis")
+        frames = recorder.metric("ssmd_frames_received_total")
+        recorder.wait_frames(int(frames) + 500)
+        server.send("CONFIG", "SET", "maxmemory", "0")
+        wait_until(lambda: recorder.get("/healthz")[0] == 200, what="all well, now that there is room")
 
         server.send("FLUSHALL")
         wait_until(lambda: len(values_of(server)) >= 10, what="filled again")
@@ -56,6 +64,11 @@ def test_last_values_survive_an_outage_a_kill_and_a_flush_and_are_those_of_the_j
                 "status": value["status"] and value["status"]["number"],
             }
             assert shown == expected[market], market
+
+
+def trouble(recorder: Recorder) -> str:
+    """What /healthz says of the cache's writer."""
+    return str(json.loads(recorder.get("/healthz")[1])["checks"]["lastvalues"]["detail"] or "")
 
 
 def values_of(server: RedisServer) -> dict[str, dict[str, Any]]:

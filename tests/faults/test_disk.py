@@ -219,7 +219,7 @@ def test_segments_that_could_not_be_archived_on_a_full_disk_are_archived_later(t
 def test_cursors_on_a_full_disk_stay_whole_and_everything_follows_when_there_is_space(
     tmp_path: Path, disk: Path
 ) -> None:
-    """Publisher and archiver say what they cannot write, are killed on the full disk, and go on behind what is there."""
+    """Publisher and archiver say what they cannot write, are killed on the full disk, and go on where they were."""
     archive = tmp_path / "archive"
     archive.mkdir()
     with NatsServer(tmp_path / "nats") as nats, SimulatorProcess("--rate", "2000", "--markets", "3") as exchange:
