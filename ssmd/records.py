@@ -15,6 +15,7 @@ Facts: schemas/market_data.capnp, docs/records.md, csrc/ssmd.h (the offsets).
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from enum import IntEnum
 from functools import cache
@@ -292,8 +293,14 @@ def with_number(record: bytes, number: int) -> bytes:
 # ---- reading ---------------------------------------------------------------------------------------------------
 
 
-def read(data: bytes | bytearray | memoryview) -> Record:
-    """A reader over the record at the start of `data` (what follows it is not looked at). It keeps its own copy."""
+def read(data: bytes | bytearray | memoryview, *, checked: bool = False) -> Record:
+    """A reader over the record at the start of `data` (what follows it is not looked at). It keeps its own copy.
+
+    `checked`: every pointer of it is known to be right (the C walker gave it), so pycapnp has nothing to refuse. Bytes
+    that were not checked are not read on a greenlet's stack (UsageError): pycapnp's refusal could end the process.
+    """
+    if not checked:
+        _refuse_on_a_greenlet()
     size = size_at(data)
     # pycapnp wants aligned memory that does not move: a bytes object of its own is both.
     copy = bytes(data[:size])
@@ -312,6 +319,16 @@ def records(buffer: bytes | bytearray | memoryview) -> Iterator[tuple[int, Recor
         size = size_at(view, offset)
         yield offset, read(view[offset : offset + size])
         offset += size
+
+
+def _refuse_on_a_greenlet() -> None:
+    greenlet = sys.modules.get("greenlet")
+    if greenlet is not None and greenlet.getcurrent().parent is not None:
+        raise UsageError(
+            "bytes that were not checked are not read as a record on a greenlet's stack: if they are damaged, the error "
+            "of pycapnp takes a backtrace there, and that can end the process (docs/decisions/0011)",
+            hint="read them in a plain process or a native thread, or by ssmd.journal.Reader, which checks them first",
+        )
 
 
 def _first_line(error: BaseException) -> str:

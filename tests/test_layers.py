@@ -277,3 +277,41 @@ def test_a_library_at_the_wrong_door_is_seen() -> None:
 def test_a_clock_a_file_and_a_socket_are_seen_in_a_pure_module() -> None:
     source = "import socket\nfrom datetime import datetime\ndatetime.now()\nopen('x')\n"
     assert impurities(source) == ["now()", "open()", "socket"]
+
+
+# ---- what could end a process of gevent ------------------------------------------------------------------------------
+
+# Modules of the recorder that run on greenlets: they make records, and read none (docs/decisions/0011).
+ON_GREENLETS = tuple(name for name in DOORS["gevent"] if name not in ("ssmd.__main__", WITNESS)) + (
+    "ssmd.kalshi",
+    "ssmd.normalizer",
+    "ssmd.status",
+    "ssmd.store",
+    "ssmd.wire",
+)
+READING = frozenset({"read", "records", "to_json", "kind_of", "market_of", "headers_of"})
+
+
+def record_readings(source: str) -> list[str]:
+    """Uses of what `ssmd.records` offers to read records, and of readers of journals."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "records":
+            found += [f"records.{node.attr}"] if node.attr in READING else []
+        elif isinstance(node, ast.ImportFrom) and node.module == "ssmd.records":
+            found += [f"records.{alias.name}" for alias in node.names if alias.name in READING]
+        elif isinstance(node, ast.ImportFrom) and node.module in ("ssmd.journal.reader", "ssmd.journal.follow"):
+            found.append(node.module)
+    return found
+
+
+@pytest.mark.parametrize("module", sorted(name for name in SOURCES if is_below(name, ON_GREENLETS)))
+def test_no_record_is_read_where_greenlets_run(module: str) -> None:
+    assert record_readings(SOURCES[module]) == []
+
+
+def test_a_reading_of_records_is_seen() -> None:
+    assert record_readings("from ssmd import records\nrecords.read(b'')") == ["records.read"]
+    assert record_readings("from ssmd.records import to_json") == ["records.to_json"]
+    assert record_readings("from ssmd.journal.reader import Reader") == ["ssmd.journal.reader"]
+    assert record_readings("from ssmd import records\nrecords.gap()") == []

@@ -12,10 +12,14 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
+import greenlet
 import pytest
+from journal_writer import Journal
 
 from ssmd import records
 from ssmd.errors import DamageError, UsageError
+from ssmd.journal.paths import find
+from ssmd.journal.reader import Reader
 from ssmd.records import (
     BookKind,
     BookSide,
@@ -400,6 +404,39 @@ for _ in range(100):
         deep(random.randrange(12), one.switch)
 print(refused)
 """
+
+
+def test_bytes_that_were_not_checked_are_not_read_on_a_greenlet() -> None:
+    """Whatever they are: in a process that pycapnp has ended nobody could be told."""
+    made = records.gap(cause=GapCause.OUTAGE, connection=0, recv_ns=1, recv_ticks=1)
+    refused: list[str] = []
+
+    def look() -> None:
+        for reading in (lambda: records.read(made), lambda: list(records.records(made))):
+            with pytest.raises(UsageError) as caught:
+                reading()
+            refused.append(str(caught.value))
+        refused.append(str(records.read(made, checked=True).body.gap.cause))
+
+    greenlet.greenlet(look).switch()
+    assert len(refused) == 3 and all("greenlet's stack" in words for words in refused[:2])
+    assert refused[2] == "outage"
+    assert records.read(made).body.which() == "gap"  # here is none
+
+
+def test_a_journals_records_are_read_on_a_greenlet_too(tmp_path: Path) -> None:
+    """The C walker has checked them: programs of gevent may live from `ssmd.tail`."""
+    journal = Journal(tmp_path / "kalshi")
+    journal.trade(7)
+    journal.seal()
+    found: list[int] = []
+
+    def look() -> None:
+        found.extend(record.read().body.trade.priceE4 for record in Reader(find([tmp_path])) if record.kind == "trade")
+        found.extend(record.json()["price_e4"] for record in Reader(find([tmp_path])) if record.kind == "trade")
+
+    greenlet.greenlet(look).switch()
+    assert found == [4700, 4700]
 
 
 def test_the_number_can_be_put_in_afterwards() -> None:

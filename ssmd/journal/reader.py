@@ -140,13 +140,13 @@ class Record:
         """The pycapnp reader of the whole record (`ssmd.records.read`)."""
         from ssmd import records  # pycapnp costs 50 ms at start: only who looks inside pays
 
-        return records.read(self.raw)
+        return records.read(self.raw, checked=True)
 
     def json(self) -> dict[str, Any]:
         """The object that `ssmd cat --format json` prints."""
         from ssmd import records
 
-        return records.to_json(records.read(self.raw))
+        return records.to_json(records.read(self.raw, checked=True))
 
     def __repr__(self) -> str:
         v = self.view
