@@ -13,11 +13,20 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple, Protocol
 
-from ssmd.errors import LaggedError
+from ssmd.errors import LaggedError, UsageError
 from ssmd.journal.objects import find_objects
 from ssmd.journal.reader import Reader
 from ssmd.middleware.interfaces import Delivery, Message, Start, Storage, Transport
-from ssmd.middleware.names import PART_HEADER, ObjectName, message_id, object_key, part_id, published
+from ssmd.middleware.names import (
+    PART_HEADER,
+    ObjectName,
+    message_id,
+    object_key,
+    object_name,
+    part_id,
+    published,
+    token,
+)
 from ssmd.middleware.stored import stored_now
 from ssmd.native.sums import Sum, Sums
 
@@ -204,6 +213,31 @@ class Stream:
 # ---- a store ---------------------------------------------------------------------------------------------------------
 
 
+def folder_key(prefix: str, feed: str, journal: str) -> str:
+    """What the keys of a journal's objects begin with."""
+    return object_key(ObjectName(prefix, feed, journal, "2000-01-01", "file")).rsplit("/", 2)[0]
+
+
+def prefixes_of(storage: Storage, below: str, feed: str, journal: str) -> list[str]:
+    """The prefixes at, above or below a key under which a store holds a journal; [] where it holds nothing of it.
+
+    A key that names the feed or the journal itself is that of its prefix; UsageError for one of a part of the journal.
+    """
+    names = [name for name in below.split("/") if name]
+    if journal in names:
+        place = names.index(journal)
+        if len(names) > place + 1:
+            whole = "/".join(names[: place + 1])
+            raise UsageError(f"{below} is a part of the journal {journal}", hint=f"compare with all of it: {whole}")
+        names = names[:place]
+    own = "/".join(names)
+    if next(storage.list(folder_key(own, feed, journal) + "/"), None) is not None:
+        return [own]
+    found = (object_name(info.key) for info in storage.list(f"{own}/" if own else ""))
+    ours = {name.prefix for name in found if name is not None and (name.feed, name.journal) == (token(feed), journal)}
+    return sorted(ours)
+
+
 class Objects:
     """What an archiver put into a store: sealed segments, compressed or not."""
 
@@ -219,8 +253,7 @@ class Objects:
         self.limit = limit
         self.faults: list[str] = []
         self._storage = storage
-        somewhere = object_key(ObjectName(prefix, feed, journal, "2000-01-01", "file"))
-        self._keys = somewhere.rsplit("/", 2)[0]
+        self._keys = folder_key(prefix, feed, journal)
 
     def read(self) -> Iterator[Chunk]:
         """Every proved record but checkpoints, object by object."""

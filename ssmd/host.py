@@ -80,6 +80,8 @@ def load(name_or_path: str | Path, overrides: Sequence[str] = (), *, data: str |
 
     Raises UsageError (InvalidEnvironment, with every problem, where the file can be read).
     """
+    if data is not None and "://" in str(data):
+        raise UsageError(f"{data} is no folder of this machine", hint="--data wants one: journals are recorded here")
     path = find(name_or_path)
     try:
         with path.open("rb") as file:

@@ -13,10 +13,11 @@ import pytest
 from journal_writer import DAY, Journal
 from servers import S3Server
 
+from ssmd import host
 from ssmd.archiver import Options, archive
 from ssmd.archiver.retention import Rule, expire
 from ssmd.archiver.upload import Target, upload
-from ssmd.cli import cat, verify
+from ssmd.cli import cat, last, verify
 from ssmd.errors import RejectedError, UnavailableError, UsageError
 from ssmd.journal import manifest
 from ssmd.journal.archived import Archived, write_archived
@@ -371,3 +372,129 @@ def test_reading_files_imports_nothing_for_archives(journal: Journal) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, journal.root], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
+
+
+# ---- at every depth --------------------------------------------------------------------------------------------------
+
+
+def whole(key: str, depth: int) -> str:
+    """The first names of a key; 0: none."""
+    return "/".join(key.split("/")[:depth])
+
+
+def compared(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, Any]]:
+    """Exit code and the one target of `ssmd verify --json --against`."""
+    code = verify.main(["--json", *arguments])
+    ((target,),) = [entry["targets"] for entry in json.loads(capsys.readouterr().out)["against"]]
+    return code, target
+
+
+@pytest.mark.parametrize("depth", range(4), ids=["bucket", "prefix", "feed", "identity"])
+def test_a_journal_is_found_at_whatever_depth_the_archive_is_named(
+    depth: int, journal: Journal, bucket: ObjectStorage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_of(journal)
+    key = copied(journal, bucket)
+    for info in bucket.list(""):
+        file = tmp_path / "archive" / info.key
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(bucket.get(info.key))
+    for url in (f"s3://{S3Server.BUCKET}/{whole(key, depth)}", f"file://{tmp_path / 'archive' / whole(key, depth)}"):
+        code, target = compared(capsys, str(journal.root), "--against", url)
+        assert (code, target["records"], target["behind"]) == (0, 9, 0), url
+
+
+def test_a_day_or_an_object_is_no_archive_of_a_journal(journal: Journal, bucket: ObjectStorage) -> None:
+    run_of(journal)
+    key = copied(journal, bucket)
+    for part in (f"{key}/{DAY}", next(info.key for info in bucket.list(key))):
+        with pytest.raises(UsageError, match="is a part of the journal") as refused:
+            verify.main([str(journal.root), "--against", f"s3://{S3Server.BUCKET}/{part}"])
+        assert key in str(refused.value.hint)
+
+
+def test_a_journal_under_two_prefixes_is_asked_for_by_one_of_them(
+    journal: Journal, bucket: ObjectStorage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_of(journal)
+    key = copied(journal, bucket)
+    for info in list(bucket.list("")):
+        bucket.put(f"other/{info.key}", bucket.get(info.key))
+    with pytest.raises(UsageError, match="under several prefixes") as refused:
+        verify.main([str(journal.root), "--against", f"s3://{S3Server.BUCKET}"])
+    assert refused.value.hint == "give one of them: 'md', 'other/md'"
+    code, target = compared(capsys, str(journal.root), "--against", f"s3://{S3Server.BUCKET}/md")
+    assert (code, target["records"]) == (0, 9)
+    assert key.startswith("md/")
+
+
+def test_an_archive_without_the_journal_says_so(
+    journal: Journal, bucket: ObjectStorage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_of(journal)
+    copied(journal, bucket)
+    assert verify.main([str(journal.root), "--against", f"s3://{S3Server.BUCKET}/nothing"]) == 1
+    assert "is there: is the prefix right?" in capsys.readouterr().out
+
+
+def test_one_segment_is_compared_as_far_as_it_goes(
+    journal: Journal, bucket: ObjectStorage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the archive has beyond it is the rest of the journal, and no record too many."""
+    run_of(journal)
+    key = copied(journal, bucket)
+    place = f"s3://{S3Server.BUCKET}"
+    middle = find_objects(bucket, place, key)[0][1]
+    local = next(segment for segment in find([journal.root]) if segment.first_number == middle.first_number)
+    for given in (str(middle.path), str(local.path)):
+        code, target = compared(capsys, given, "--against", f"{place}/md")
+        assert (code, target["records"], target["extra"], target["older"]) == (0, 3, 0, 3), given
+
+
+def test_a_record_too_many_behind_the_whole_journal_is_one(
+    journal: Journal, bucket: ObjectStorage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_of(journal)
+    copied(journal, bucket)
+    for segment in find([journal.root])[-1:]:
+        segment.path.unlink()
+    code, target = compared(capsys, str(journal.root), "--against", f"s3://{S3Server.BUCKET}")
+    assert (code, target["records"], target["extra"]) == (1, 6, 3)
+
+
+@pytest.mark.parametrize("depth", range(5), ids=["bucket", "prefix", "feed", "identity", "day"])
+def test_the_last_values_of_an_archive(
+    depth: int, journal: Journal, bucket: ObjectStorage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_of(journal)
+    key = f"{copied(journal, bucket)}/{DAY}"
+    capsys.readouterr()
+    assert last.main(["--json", "--data", f"s3://{S3Server.BUCKET}/{whole(key, depth)}"]) == 0
+    (value,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert (value["feed"], value["journal"]) == ("kalshi", key.split("/")[2])
+    assert value["trade"]["number"] == 7  # of run_of's records the last trade
+
+
+def test_the_last_values_of_one_object_are_those_that_it_holds(
+    journal: Journal, bucket: ObjectStorage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_of(journal)
+    key = copied(journal, bucket)
+    middle = find_objects(bucket, f"s3://{S3Server.BUCKET}", key)[0][1]
+    assert last.main(["--json", "--data", str(middle.path)]) == 0
+    (value,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert value["trade"]["number"] == 6
+
+
+def test_what_does_not_go_with_an_archive_is_refused_in_words(journal: Journal, bucket: ObjectStorage) -> None:
+    run_of(journal)
+    key = copied(journal, bucket)
+    place = f"s3://{S3Server.BUCKET}"
+    manifest_key = next(info.key for info in bucket.list(key) if info.key.endswith(".manifest.json"))
+    with pytest.raises(UsageError, match="does not grow"):
+        last.main(["--data", place, "--watch"])
+    for command in (cat.main, verify.main, lambda given: last.main(["--data", *given])):
+        with pytest.raises(UsageError, match="is not a segment"):
+            command([f"{place}/{manifest_key}"])
+    with pytest.raises(UsageError, match="no folder of this machine"):
+        host.load("kalshi-local", data=place)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,17 +21,18 @@ from typing import Any, TypeVar
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from ssmd.against import Outcome, compare
-from ssmd.copies import BATCHES, RECORDS, Objects, Source, Stream
+from ssmd.copies import BATCHES, OBJECTS, RECORDS, Objects, Source, Stream, prefixes_of
 from ssmd.errors import UsageError
-from ssmd.journal.identity import identity, known_identity
-from ssmd.journal.paths import Segment, State
+from ssmd.journal.identity import archived_identity, feed_of, identity, known_identity
+from ssmd.journal.objects import find_objects
+from ssmd.journal.paths import DAY, Segment, State, find
 from ssmd.journal.pieces import numbered_in
 from ssmd.journal.reader import Reader
 from ssmd.journal.recorder import recorder_of
+from ssmd.middleware.interfaces import Storage
 
 S = TypeVar("S")
 
-_ARCHIVED = re.compile(r"[A-Za-z0-9_-]+-[0-9a-f]{12}")  # the identity of a journal, as a folder's name
 FORMS = {"records": (RECORDS,), "batches": (BATCHES,), "both": (RECORDS, BATCHES)}
 EXAMPLES = "such as nats://127.0.0.1:4222/SSMD, s3://bucket/prefix or file:///folder"
 CURSOR = "publisher.cursor"  # of a journal's publisher, beside the journal
@@ -51,6 +51,18 @@ class GivenJournal:
     def live(self) -> bool:
         """It is being written, or was when its recorder died: what is not everywhere yet may still come."""
         return any(segment.state == State.OPEN for segment in self.segments)
+
+    @property
+    def goes_on(self) -> bool:
+        """There are later records than those that were given: of a day, or of a file of many."""
+        last = self.segments[-1]
+        if last.stored is None:
+            there = [segment for segment in find([self.root], must_exist=False) if segment.journal == self.root]
+        else:
+            place = str(last.path).removesuffix(last.stored.key).rstrip("/")
+            folder = last.stored.key.rsplit("/", 2 if DAY.match(last.path.parent.name) else 1)[0]
+            there = find_objects(last.stored.storage, place, folder)[0]
+        return any(segment.first_number > last.first_number for segment in there)
 
     @property
     def recorded(self) -> bool:
@@ -77,9 +89,7 @@ def journals_of(segments: Iterable[Segment]) -> list[GivenJournal]:
 def _journal(root: Path, segments: Sequence[Segment]) -> GivenJournal:
     """By its `journal.id`; in an archive a journal is called by its folder: {feed}/{identity}/{day}."""
     known = None if segments[0].stored is not None and segments[0].stored.journal is None else known_identity(root)
-    if known is None and _ARCHIVED.fullmatch(root.name):
-        return GivenJournal(root, root.name, root.parent.name, segments)
-    return GivenJournal(root, known or identity(root), root.name, segments)
+    return GivenJournal(root, known or archived_identity(root) or identity(root), feed_of(root), segments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +125,9 @@ def compare_all(segments: Iterable[Segment], urls: Sequence[str]) -> list[Compar
     for journal in journals_of(segments):
         with ExitStack() as opened:
             sources = [place.open(journal, opened) for place in places]
+            live = journal.live or journal.goes_on
             recorded = journal.recorded  # before: a recorder that ends meanwhile has its helpers finish
-            outcomes = compare(journal.records, sources, first=journal.first, live=journal.live)
+            outcomes = compare(journal.records, sources, first=journal.first, live=live)
             comparisons.append(Comparison(journal, outcomes, recorded))
     return comparisons
 
@@ -210,7 +221,7 @@ def _open_bucket(
     storage = factory.storage(section, {})
     opened.callback(storage.close)
     storage.check(writable=False)
-    return Objects(name, storage, prefix=section.prefix, feed=journal.feed, journal=journal.identity)
+    return _objects(name, storage, section.prefix, journal)
 
 
 def _open_folder(
@@ -224,9 +235,34 @@ def _open_folder(
         raise UsageError(f"--against {name}: write file:// and an absolute path, file:///folder")
     if not folder.is_dir():
         raise UsageError(f"--against {name}: there is no such folder")
-    storage = factory.storage(env.Storage(archive=folder), {})
+    above = _above(folder, journal)
+    storage = factory.storage(env.Storage(archive=above), {})
     opened.callback(storage.close)
-    return Objects(name, storage, prefix=options.get("prefix", ""), feed=journal.feed, journal=journal.identity)
+    below = options.get("prefix", "") or folder.relative_to(above).as_posix().removeprefix(".")
+    return _objects(name, storage, below, journal)
+
+
+def _above(folder: Path, journal: GivenJournal) -> Path:
+    """The folder from which the journal's keys count, where this one is that of its feed, its own, or a day's."""
+    for place, name in enumerate(folder.parts):
+        if name == journal.identity and place > 1:
+            return Path(*folder.parts[: place - 1])
+    return folder.parent if folder.name == journal.feed and (folder / journal.identity).is_dir() else folder
+
+
+def _objects(name: str, storage: Storage, below: str, journal: GivenJournal) -> Objects:
+    """The journal's objects, at whatever depth of the archive the URL points."""
+    try:
+        prefixes = prefixes_of(storage, below, journal.feed, journal.identity)
+    except UsageError as error:
+        raise UsageError(f"--against {name}: {error.args[0]}", hint=error.hint) from None
+    if len(prefixes) > 1:
+        places = ", ".join(f"'{prefix}'" for prefix in prefixes[:5])
+        raise UsageError(
+            f"--against {name}: {journal.identity} is there under several prefixes", hint=f"give one of them: {places}"
+        )
+    prefix = prefixes[0] if prefixes else below
+    return Objects(name, storage, prefix=prefix, feed=journal.feed, journal=journal.identity)
 
 
 def _judged(name: str, section: Callable[..., S], **keys: Any) -> S:
@@ -260,6 +296,8 @@ def lines(comparison: Comparison) -> Iterator[str]:
             yield f"  {kind}: {numbers}{' and more' if _named(ranges) < getattr(outcome, kind) else ''}"
         for fault in outcome.faults:
             yield f"  {fault}"
+        if outcome.form == OBJECTS and outcome.behind and not (outcome.records or outcome.older or outcome.extra):
+            yield f"  nothing of the journal {comparison.journal.identity} is there: is the prefix right?"
         if outcome.behind and not comparison.recorded:
             yield "  nobody records here now: let them finish, python -m ssmd.publisher -e ENV --once, or ssmd.archiver"
 

@@ -17,12 +17,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ssmd.cli import hints, options
 from ssmd.errors import EXIT_INCOMPLETE, EXIT_OK, UsageError
 from ssmd.journal.times import show_time
 from ssmd.middleware.interfaces import Cache
+
+if TYPE_CHECKING:
+    from ssmd.journal.paths import Segment
 
 DEFAULT_ENVIRONMENT = "kalshi-local"  # for --url and --data alone: its feed, and nothing else of it
 PASSWORD_VARIABLE = "REDISCLI_AUTH"  # of redis-cli, too
@@ -65,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
     given = parser().parse_args(arguments)
     if given.watch is not None and not 0.05 <= given.watch <= 3600:
         raise UsageError(f"--watch {given.watch}: give seconds from 0.05 to 3600")
-    words = hints.redis(PASSWORD_VARIABLE) if given.url is not None else {}
+    words = hints.redis(PASSWORD_VARIABLE) if given.url is not None else hints.S3 if given.data is not None else {}
     with hints.by_url(words), closing(_source(given)) as source:
         if given.watch is not None:
             return _watch(source, given)
@@ -136,65 +139,14 @@ class Source:
         return [beat for beat in map(_object, self.cache.mget(keys)) if beat]
 
 
-class Replay(Source):
-    """Values of a cache that is filled from the journals under a folder, by this very process."""
-
-    def __init__(self, cache: Cache, feed: str, folder: Path, *, only_feed: bool, max_markets: int) -> None:
-        from ssmd.journal.paths import find
-
-        super().__init__(cache, feed, str(folder))
-        self._max_markets = max_markets
-        roots = sorted({segment.journal for segment in find([folder], must_exist=False)})
-        if not only_feed and roots and all(root.name != feed for root in roots):
-            self.feed = roots[0].name  # a folder of another name holds it
-        ours = [root for root in roots if root.name == self.feed]
-        self._services = [self._service(root, str(i) if len(ours) > 1 else None) for i, root in enumerate(ours)]
-
-    def _service(self, root: Path, shard: str | None) -> Any:
-        from ssmd.journal.follow import Follower
-        from ssmd.journal.identity import known_identity
-        from ssmd.lastvalues import LastValues
-        from ssmd.lastvalues.service import Clocks, Service, begin
-
-        journal = known_identity(root)
-        values = LastValues(self.feed, journal=journal, shard=shard, max_markets=self._max_markets)
-        clocks = Clocks(time.time_ns, time.monotonic)
-        follower = Follower([root], start=begin(root))
-        # A cache of our own forgets nothing by time: a journal of last year has last values, too.
-        return Service(values, follower, self.cache, clocks, journal=journal, ttl_s=100 * 365 * 86_400.0)
-
-    def read(self, markets: Sequence[str]) -> list[Value]:
-        for service in self._services:
-            while service.read():
-                pass
-            service.write(now=True)
-            for line in service.damage():
-                print(f"ssmd last: damage: {line}", file=sys.stderr)
-        return super().read(markets)
-
-    def silence(self, value: Value) -> str | None:
-        silent_s = (time.time_ns() - max(service.values.recv_ns for service in self._services)) / 1e9
-        return f"nothing was recorded for {show_age(silent_s)}" if silent_s > NOT_RECORDING_AFTER_S else None
-
-    def nothing(self) -> str:
-        if not self._services:
-            return (
-                f"there is no journal of the feed {self.feed} under {self.place}\n"
-                "  record one with `ssmd run`, or give its folder: --data DIR"
-            )
-        return f"the journal of {self.feed} under {self.place} holds nothing about a market yet"
-
-    def close(self) -> None:
-        for service in self._services:
-            service.close()
-        super().close()
-
-
 def _source(given: argparse.Namespace) -> Source:
     from ssmd import host
-    from ssmd.journal.paths import feed_root
+    from ssmd.journal.paths import feed_root, is_url
     from ssmd.middleware.factory import MiddlewareFactory
 
+    archive = given.data if given.data is not None and is_url(given.data) else None
+    if archive is not None and given.watch is not None:
+        raise UsageError("--watch: an archive does not grow by records", hint="watch the journal itself, or Redis")
     if given.environment is None and given.url is None and given.data is None:
         hint = "give -e ENV, --url redis://HOST:PORT or --data DIR"
         raise UsageError("where the values are is not said", hint=hint)
@@ -205,15 +157,29 @@ def _source(given: argparse.Namespace) -> Source:
         changes += ["cache.type=redis", "cache.url=" + json.dumps(given.url), *_password()]
     elif given.data is not None:
         changes += ["cache.type=memory"]
-    environment = host.load(given.environment or DEFAULT_ENVIRONMENT, changes, data=given.data)
+    data = None if archive is not None else given.data
+    environment = host.load(given.environment or DEFAULT_ENVIRONMENT, changes, data=data)
     feed = given.feed or environment.feed
     feed_root(Path(), feed)  # a plain word, or a UsageError
     cache = MiddlewareFactory(environment, host.secret_reader(environment)).cache()
     if environment.cache.type == "redis":
         return Source(cache, feed, str(environment.cache.url))
     named = given.feed is not None or given.environment is not None
-    size = environment.cache.max_size
-    return Replay(cache, feed, environment.storage.path, only_feed=named, max_markets=size)
+    from ssmd.cli.replayed import Replay
+
+    place = archive or str(environment.storage.path)
+    return Replay(cache, feed, place, _segments(place), only_feed=named, max_markets=environment.cache.max_size)
+
+
+def _segments(place: str) -> list[Segment]:
+    """Those under a folder, or in an archive."""
+    from ssmd.journal.paths import find, is_url
+
+    if not is_url(place):
+        return find([place], must_exist=False)
+    from ssmd.cli.sources import located
+
+    return located([place])[0]
 
 
 def _object(value: bytes | None) -> Value:

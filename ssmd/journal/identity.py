@@ -51,6 +51,16 @@ def known_identity(root: Path) -> str | None:
     return text
 
 
+def archived_identity(root: Path) -> str | None:
+    """The same of a journal in an archive, whose folder is called by it ({feed}/{identity}/{day}); None for another."""
+    return root.name if _FORM.fullmatch(root.name) else None
+
+
+def feed_of(root: Path) -> str:
+    """The feed of the journal at `root`, here or in an archive."""
+    return root.parent.name if archived_identity(root) is not None and root.parent.name else root.name
+
+
 def make_identity(root: Path) -> str:
     """The journal's identity; makes it where there is none. Of many callers at once all are given the same one."""
     known = known_identity(root)

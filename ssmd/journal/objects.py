@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path, PosixPath
 
-from ssmd.errors import DamageError, MissingObjectError
+from ssmd.errors import DamageError, MissingObjectError, UsageError
 from ssmd.journal.identity import known_identity
-from ssmd.journal.paths import MANIFEST, SEALED, Segment, State, Stored, in_order, segment_of
+from ssmd.journal.paths import COMPRESSED, MANIFEST, SEALED, Segment, State, Stored, in_order, segment_of
 from ssmd.journal.strays import Stray, segment_gone
 from ssmd.middleware.interfaces import ObjectInfo, Storage
 
@@ -28,7 +28,7 @@ class ObjectPath(PosixPath):
 def find_objects(storage: Storage, root: str, prefix: str) -> tuple[list[Segment], list[Stray]]:
     """The segments at or below a key, in the order of their records, and manifests whose segment is gone.
 
-    `root` is the URL of the key '', such as s3://bucket.
+    `root` is the URL of the key '', such as s3://bucket. UsageError for an object that is no segment.
     """
     prefix = prefix.strip("/")
     infos = list(storage.list(f"{prefix}/" if prefix else ""))
@@ -37,6 +37,10 @@ def find_objects(storage: Storage, root: str, prefix: str) -> tuple[list[Segment
             infos = [storage.head(prefix)]
         except MissingObjectError:
             return [], []
+        if segment_of(_path(root, prefix)) is None:
+            raise UsageError(
+                f"{root}/{prefix} is not a segment", hint=f"segments of an archive end in {COMPRESSED} or {SEALED}"
+            )
     segments = in_order(segment for info in infos if (segment := _segment(storage, root, info)) is not None)
     known = {(segment.path.parent, segment.stem) for segment in segments}
     return segments, [stray for info in infos if (stray := _stray(storage, root, info, known)) is not None]

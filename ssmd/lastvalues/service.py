@@ -17,13 +17,12 @@ import contextlib
 import json
 import random
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from ssmd.errors import MiddlewareError, SsmdError, StorageError
-from ssmd.journal.follow import Follower
 from ssmd.journal.manifest import stored
 from ssmd.journal.paths import Segment, State, find
 from ssmd.journal.reader import Batch, Damage, SegmentReader
@@ -54,8 +53,16 @@ LIMIT_BYTES: Final = 16 << 30
 
 def begin(root: Path, *, history_bytes: int = HISTORY_BYTES, limit_bytes: int = LIMIT_BYTES) -> Start:
     """Where in the journal at `root` to begin to read, by whole segments."""
+    segments = find([root], must_exist=False)
+    return begin_in(segments, history_bytes=history_bytes, limit_bytes=limit_bytes)
+
+
+def begin_in(
+    segments: Sequence[Segment], *, history_bytes: int = HISTORY_BYTES, limit_bytes: int = LIMIT_BYTES
+) -> Start:
+    """The same for a journal of these segments, wherever they are."""
     first, read, started = 0, 0, False
-    for segment in reversed(find([root], must_exist=False)):
+    for segment in reversed(segments):
         if read >= (history_bytes if started else limit_bytes):
             return Start.number(first)
         first = segment.first_number
@@ -111,13 +118,26 @@ class Clocks:
     chance: Callable[[], float] = random.random
 
 
+class Batches(Protocol):
+    """What is read: a Follower, or what an archive holds now."""
+
+    @property
+    def damage(self) -> list[Damage]:
+        """What was found so far."""
+
+    def batches(self) -> Iterator[tuple[Segment, Batch]]:
+        """All that can be read now and was not given yet."""
+
+    def close(self) -> None: ...
+
+
 class Service:
     """Reads with `read`, writes with `write`; `report` says how it is. One thread."""
 
     def __init__(
         self,
         values: LastValues,
-        follower: Follower,
+        follower: Batches,
         cache: Cache,
         clocks: Clocks,
         *,
