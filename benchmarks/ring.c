@@ -3,10 +3,15 @@
  * The same producer pushes records of 256 bytes into our ring (file on tmpfs, variable-length records) and into the
  * queue that everybody writes first (1024 slots of 4 KiB, a shared head and tail). The same consumer policy for both:
  * take what is there, touch every record, give it back, nap 50 us when there is nothing. Rounds alternate; each line is
- * one round: name, ns a push (wall of the producer), pushes that found the queue full. Second part: ns of one CPU-tick
- * stamp and of one clock_gettime(CLOCK_REALTIME).
+ * one round: name, ns a push (wall of the producer), pushes that found the queue full. `bell`: our ring, with a look at
+ * the sleeper's bell after each push (the recorder looks once a received chunk). Second part: ns of one CPU-tick stamp
+ * and of one clock_gettime(CLOCK_REALTIME).
+ *
+ * `line`: ns that one cache line needs from one thread to the other and back. It says how near the two CPUs are just
+ * now: on a shared machine that changes, and a push changes with it. Only runs with like lines can be compared.
  */
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -86,7 +91,7 @@ static void *consume_slots(void *argument)
     return NULL;
 }
 
-static double ring_round(const char *path, const uint8_t *record, uint64_t count, uint64_t *full)
+static double ring_round(const char *path, const uint8_t *record, uint64_t count, bool bell, uint64_t *full)
 {
     ssmd_ring *producer;
     ssmd_ring *consumer;
@@ -110,6 +115,9 @@ static double ring_round(const char *path, const uint8_t *record, uint64_t count
         memcpy(at, record, RECORD_BYTES);
         ssmd_ring_advance(producer, RECORD_BYTES);
         ssmd_ring_publish(producer);
+        if (bell) {
+            ssmd_ring_wake_inline(producer, i);
+        }
     }
     const double ns = (double)(now_ns() - begin) / (double)count;
     atomic_store(&stopping, true);
@@ -142,6 +150,42 @@ static double slots_round(slots *queue, const uint8_t *record, uint64_t count, u
     }
     const double ns = (double)(now_ns() - begin) / (double)count;
     atomic_store(&stopping, true);
+    pthread_join(thread, NULL);
+    return ns;
+}
+
+enum { TURNS = 20 * 1000 };
+static _Alignas(SSMD_LINE) _Atomic int turn;
+
+static void await_turn(int wanted)
+{
+    for (int looks = 1; atomic_load_explicit(&turn, memory_order_acquire) != wanted; looks++) {
+        if (looks % 10000 == 0) {
+            sched_yield(); /* the other one may want this very CPU */
+        }
+    }
+}
+
+static void *answer(void *argument)
+{
+    for (int i = 0; i < TURNS; i++) {
+        await_turn(2 * i + 1);
+        atomic_store_explicit(&turn, 2 * i + 2, memory_order_release);
+    }
+    return argument;
+}
+
+static double line_round(void)
+{
+    pthread_t thread;
+    atomic_store(&turn, 0);
+    pthread_create(&thread, NULL, answer, NULL);
+    const uint64_t begin = now_ns();
+    for (int i = 0; i < TURNS; i++) {
+        atomic_store_explicit(&turn, 2 * i + 1, memory_order_release);
+        await_turn(2 * i + 2);
+    }
+    const double ns = (double)(now_ns() - begin) / TURNS;
     pthread_join(thread, NULL);
     return ns;
 }
@@ -180,7 +224,11 @@ int main(int argc, char **argv)
     snprintf(path, sizeof path, "/dev/shm/ssmd-bench-%d.ring", (int)getpid());
     for (int round = 0; round < rounds; round++) {
         uint64_t full = 0;
-        printf("ring %.2f ", ring_round(path, record, count, &full));
+        printf("line %.2f 0\n", line_round());
+        printf("ring %.2f ", ring_round(path, record, count, false, &full));
+        printf("%llu\n", (unsigned long long)full);
+        full = 0;
+        printf("bell %.2f ", ring_round(path, record, count, true, &full));
         printf("%llu\n", (unsigned long long)full);
         full = 0;
         printf("slots %.2f ", slots_round(queue, record, count, &full));

@@ -73,13 +73,18 @@ def ring(rounds: int, count: int) -> tuple[list[str], float, float]:
         values.setdefault(name, []).append(float(ns))
     names = {
         "ring": "push of 256 bytes, our ring",
+        "bell": "the same, and a look at the bell each time",
         "slots": "push of 256 bytes, 1024 slots of 4 KiB",
+        "line": "a cache line to the other CPU and back",
         "tick": "stamp (CPU ticks)",
         "clock_gettime": "clock_gettime(CLOCK_REALTIME)",
     }
     middle = {name: statistics.median(taken) for name, taken in values.items()}
     rows = ["| | ns (min - max) | ratio |", "|---|---|---|"]
-    compared = (("ring", "slots"), ("slots", "slots"), ("tick", "clock_gettime"), ("clock_gettime", "clock_gettime"))
+    compared = (
+        *(("ring", "slots"), ("bell", "slots"), ("slots", "slots"), ("line", "slots")),
+        *(("tick", "clock_gettime"), ("clock_gettime", "clock_gettime")),
+    )
     for name, against in compared:
         taken = values[name]
         span = f"{min(taken):.1f} - {max(taken):.1f}"
