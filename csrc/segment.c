@@ -8,7 +8,7 @@
  * nothing (the "fsyncgate" of 2018). So the bytes since the last good sync, which are those since the last checkpoint,
  * are read back, written again and checked against the running CRC before the next try.
  */
-#define _GNU_SOURCE
+#define _GNU_SOURCE /* fallocate */
 #include "segment.h"
 #include "clock.h"
 #include "crc32c.h"
@@ -136,6 +136,12 @@ static int libc_make_folder(void *context, const char *path)
     return mkdir(path, FOLDER_MODE) == 0 ? 0 : -errno;
 }
 
+static int libc_reserve(void *context, int fd, int64_t offset, int64_t n)
+{
+    (void)context;
+    return fallocate(fd, FALLOC_FL_KEEP_SIZE, offset, n) == 0 ? 0 : -errno;
+}
+
 static int64_t libc_wall_ns(void *context)
 {
     (void)context;
@@ -162,6 +168,8 @@ const ssmd_file_ops ssmd_file_ops_libc = {
     .make_folder = libc_make_folder,
     .wall_ns = libc_wall_ns,
     .monotonic_ns = libc_monotonic_ns,
+    .reserve = libc_reserve,
+    .reserve_bytes = 8u * 1024u * 1024u,
 };
 
 /* ---- names -------------------------------------------------------------------------------- */
@@ -277,7 +285,36 @@ static int settle(ssmd_segment *segment, ssmd_segment_fault *fault)
     if (code != 0)
         return io_fail(fault, code, SSMD_WHAT_CUT);
     segment->overhang = false;
+    segment->reserved = 0;
     return SSMD_OK;
+}
+
+/* So that a seal, and a recovery, can tell by the size whether there is anything to give back. */
+static bool is_large(const ssmd_segment *segment)
+{
+    return segment->ops->reserve_bytes != 0 && segment->offset >= segment->ops->reserve_bytes;
+}
+
+/* Sets blocks aside for a segment that has become large: then the kernel looks up where a page goes, and keeps no books
+ * of pages without a place. The file's size stays, so nobody sees anything of it. Where that cannot be had it is done
+ * without, and not asked for again in this segment. */
+static void reserve(ssmd_segment *segment, uint64_t n)
+{
+    const ssmd_file_ops *ops = segment->ops;
+    uint64_t end = segment->offset + n;
+    if (!is_large(segment) || end <= segment->reserved)
+        return;
+    uint64_t from = segment->reserved > segment->offset ? segment->reserved : segment->offset;
+    end += ops->reserve_bytes;
+    int code = ops->reserve(ops->context, segment->fd, (int64_t)from, (int64_t)(end - from));
+    segment->reserved = code == 0 ? end : UINT64_MAX;
+}
+
+/* What was set aside and not used, by us or by whoever wrote before us, goes back with the next settle. */
+static void give_back(ssmd_segment *segment)
+{
+    if (is_large(segment))
+        segment->overhang = true;
 }
 
 /* Reads what came after the last checkpoint and compares its CRC; with `again` writes it back in place. */
@@ -305,6 +342,7 @@ int ssmd_segment_append(ssmd_segment *segment, const uint8_t *data, uint64_t n, 
     int status = settle(segment, fault);
     if (status != SSMD_OK)
         return status;
+    reserve(segment, n);
     status = write_all(segment, data, n, segment->offset, fault);
     if (status != SSMD_OK) {
         segment->overhang = true;
@@ -402,7 +440,7 @@ static void forget(ssmd_segment *segment)
     if (segment->fd >= 0)
         segment->ops->close(segment->ops->context, segment->fd);
     segment->fd = -1;
-    segment->first_number = segment->offset = segment->records = segment->checkpoint_offset = 0;
+    segment->first_number = segment->offset = segment->records = segment->checkpoint_offset = segment->reserved = 0;
     segment->start_ns = 0;
     segment->day = segment->crc32c = 0;
     segment->overhang = segment->suspect = segment->folder_dirty = segment->sealing = segment->renamed = false;
@@ -553,6 +591,7 @@ void ssmd_segment_abandon(ssmd_segment *segment, const ssmd_segment_mark *checkp
     last.final = true;
     if (segment->fd >= 0 && segment->offset > 0 && !segment->suspect && !segment->renamed) {
         checkpoint_encode(segment, &last, record);
+        give_back(segment);
         if (settle(segment, &ignored) == SSMD_OK &&
             write_all(segment, record, sizeof(record), segment->offset, &ignored) == SSMD_OK)
             segment->ops->sync_data(segment->ops->context, segment->fd);
@@ -566,6 +605,7 @@ int ssmd_segment_seal(ssmd_segment *segment, const ssmd_segment_mark *checkpoint
     char open_path[SSMD_PATH_BYTES], sealed_path[SSMD_PATH_BYTES];
     segment->sealing = true;
     if (!segment->renamed) {
+        give_back(segment);
         int status = make_durable(segment, checkpoint, fault);
         if (status != SSMD_OK)
             return status;

@@ -74,6 +74,8 @@ typedef struct ssmd_file_ops {
     int64_t (*monotonic_ns)(void *context);
     void (*passed)(void *context,
                    int point); /* NULL, or told of the steps between file calls: ssmd_flusher_point (flusher.h) */
+    int (*reserve)(void *context, int fd, int64_t offset, int64_t n); /* fallocate that keeps the size */
+    uint64_t reserve_bytes; /* so much at once, once a segment has as much; 0 = never */
 } ssmd_file_ops;
 SSMD_API extern const ssmd_file_ops ssmd_file_ops_libc;
 
@@ -99,6 +101,7 @@ typedef struct ssmd_segment {
     uint64_t records;
     uint64_t checkpoint_offset; /* end of the last checkpoint; all before it is on the disk */
     uint32_t crc32c;            /* of the bytes from there to offset */
+    uint64_t reserved;          /* blocks may be set aside up to here; 0 = none of ours */
 
     /* what is still to be done */
     bool overhang;     /* there may be bytes beyond offset */

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 from pathlib import Path
 
 import pytest
@@ -90,6 +92,21 @@ def test_an_open_segment_that_ends_in_a_checkpoint_is_sealed_without_a_cut(tmp_p
     assert recover(j.root) == Recovery(2, NOON + 2000, 1, True, ())
     assert [p.suffix for p in j.folder.iterdir()] == [".capnp"]
     assert read(j.root) == [1, 2]
+
+
+def test_blocks_that_the_flusher_had_set_aside_go_back(tmp_path: Path) -> None:
+    j = Journal(tmp_path / "kalshi")
+    j.trade(1)
+    j.checkpoint()
+    path = j.write(OPEN)
+    keep_size, aside = 1, 1 << 20  # FALLOC_FL_KEEP_SIZE
+    with path.open("r+b") as file:
+        libc = ctypes.CDLL(None, use_errno=True)
+        size, n = ctypes.c_int64(0), ctypes.c_int64(aside)
+        assert libc.fallocate(file.fileno(), keep_size, size, n) == 0, os.strerror(ctypes.get_errno())
+    assert path.stat().st_blocks * 512 >= aside
+    recover(j.root)
+    assert path.with_suffix("").stat().st_blocks * 512 < aside
 
 
 def test_a_sealed_but_not_renamed_segment_is_renamed(tmp_path: Path) -> None:

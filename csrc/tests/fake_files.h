@@ -127,6 +127,11 @@ static inline int64_t fake_monotonic_ns(void *context)
     return ((fake_files *)context)->monotonic_ns;
 }
 
+static inline int fake_reserve(void *context, int fd, int64_t offset, int64_t n)
+{
+    return fake_call(context, 'v') ? fake_fail(context) : REAL.reserve(NULL, fd, offset, n);
+}
+
 /* Between file calls only death makes sense. */
 static inline void fake_passed(void *context, int point)
 {
@@ -137,9 +142,22 @@ static inline void fake_passed(void *context, int point)
 
 static inline ssmd_file_ops fake_ops(fake_files *fake)
 {
-    return (ssmd_file_ops){fake,          fake_open,        fake_close,     fake_pwrite,       fake_pread,
-                           fake_truncate, fake_size,        fake_same_file, fake_sync_data,    fake_sync,
-                           fake_rename,   fake_make_folder, fake_wall_ns,   fake_monotonic_ns, fake_passed};
+    return (ssmd_file_ops){.context = fake,
+                           .open = fake_open,
+                           .close = fake_close,
+                           .pwrite = fake_pwrite,
+                           .pread = fake_pread,
+                           .truncate = fake_truncate,
+                           .size = fake_size,
+                           .same_file = fake_same_file,
+                           .sync_data = fake_sync_data,
+                           .sync = fake_sync,
+                           .rename = fake_rename,
+                           .make_folder = fake_make_folder,
+                           .wall_ns = fake_wall_ns,
+                           .monotonic_ns = fake_monotonic_ns,
+                           .passed = fake_passed,
+                           .reserve = fake_reserve};
 }
 
 /* A folder for one test, in memory where there is such a place: hundreds of syncs are made here. */

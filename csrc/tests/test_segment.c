@@ -504,6 +504,94 @@ static void a_segment_that_was_named_but_not_made_is_made(void **state)
     check(3, true);
 }
 
+/* ---- blocks set aside ---------------------------------------------------------------------- */
+
+static const ssmd_segment_mark LARGE = {
+    .last_number = 60, .last_recv_ns = START + 60, .max_connection = 4, .final = true};
+
+static uint64_t blocks_bytes(const char *name)
+{
+    char path[256];
+    struct stat st;
+    snprintf(path, sizeof(path), "%s/%s", root, name);
+    assert_int_equal(stat(path, &st), 0);
+    return (uint64_t)st.st_blocks * 512;
+}
+
+/* 60 records in two spans, 20,880 bytes; the first makes the segment large. */
+static void append_large(void)
+{
+    ops.reserve_bytes = 8192;
+    begin();
+    assert_int_equal(append(1, 40), SSMD_OK);
+    assert_int_equal(append(41, 60), SSMD_OK);
+    assert_int_equal(segment.offset, 20880);
+}
+
+static void a_large_segment_has_blocks_set_aside_that_nobody_sees(void **state)
+{
+    (void)state;
+    append_large();
+    assert_int_equal(size_of(NAME ".open"), 20880);
+    assert_true(blocks_bytes(NAME ".open") >= 20880 + 8192);
+}
+
+static void a_seal_gives_back_what_was_set_aside(void **state)
+{
+    (void)state;
+    append_large();
+    assert_int_equal(ssmd_segment_seal(&segment, &LARGE, &fault), SSMD_OK);
+    check(60, true);
+    assert_true(blocks_bytes(NAME) <= 20880 + SSMD_CHECKPOINT_BYTES + 4096);
+}
+
+static void a_seal_gives_back_what_another_process_had_set_aside(void **state)
+{
+    (void)state;
+    append_large();
+    reborn();
+    assert_int_equal(ssmd_segment_reopen(&segment, &LARGE, &fault), SSMD_OK);
+    assert_int_equal(ssmd_segment_seal(&segment, &LARGE, &fault), SSMD_OK);
+    check(60, true);
+    assert_true(blocks_bytes(NAME) <= 20880 + SSMD_CHECKPOINT_BYTES + 4096);
+}
+
+static void a_small_segment_has_none(void **state)
+{
+    (void)state;
+    ops.reserve_bytes = 8192;
+    begin();
+    assert_int_equal(append(1, 3), SSMD_OK);
+    assert_int_equal(append(4, 6), SSMD_OK);
+    assert_null(strchr(fake.log, 'v'));
+}
+
+static void where_none_can_be_had_it_is_asked_for_once_and_done_without(void **state)
+{
+    (void)state;
+    ops.reserve_bytes = 4096;
+    begin();
+    fail_next('v', -EOPNOTSUPP);
+    assert_int_equal(append(1, 40), SSMD_OK);
+    assert_int_equal(append(41, 50), SSMD_OK);
+    assert_int_equal(append(51, 60), SSMD_OK);
+    assert_int_equal(fake.calls, 1);
+    assert_int_equal(ssmd_segment_seal(&segment, &LARGE, &fault), SSMD_OK);
+    check(60, true);
+}
+
+static void a_seal_that_cannot_give_back_is_repeated(void **state)
+{
+    (void)state;
+    append_large();
+    fail_next('t', -EIO);
+    assert_int_equal(ssmd_segment_seal(&segment, &LARGE, &fault), SSMD_IO);
+    assert_int_equal(fault.what, SSMD_WHAT_CUT);
+    assert_int_equal(ssmd_segment_seal(&segment, &LARGE, &fault), SSMD_OK);
+    check(60, true);
+    assert_true(blocks_bytes(NAME) <= 20880 + SSMD_CHECKPOINT_BYTES + 4096);
+}
+
 #define SEGMENT_TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
 
 int main(void)
@@ -533,6 +621,12 @@ int main(void)
         SEGMENT_TEST(a_final_checkpoint_that_was_not_committed_ends_in_a_seal),
         SEGMENT_TEST(a_checkpoint_of_something_else_is_cut),
         SEGMENT_TEST(a_segment_that_was_named_but_not_made_is_made),
+        SEGMENT_TEST(a_large_segment_has_blocks_set_aside_that_nobody_sees),
+        SEGMENT_TEST(a_seal_gives_back_what_was_set_aside),
+        SEGMENT_TEST(a_seal_gives_back_what_another_process_had_set_aside),
+        SEGMENT_TEST(a_small_segment_has_none),
+        SEGMENT_TEST(where_none_can_be_had_it_is_asked_for_once_and_done_without),
+        SEGMENT_TEST(a_seal_that_cannot_give_back_is_repeated),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

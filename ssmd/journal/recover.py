@@ -155,6 +155,8 @@ def _seal(segment: Segment, step: Callable[[str], None]) -> list[Cut]:
             step("truncate")
             file.truncate(good.offset)
             os.fsync(file.fileno())
+        else:
+            file.truncate(good.offset)  # what the flusher had set aside behind the end goes back
         if not end.final:
             step("append")
             file.seek(good.offset)

@@ -6,8 +6,8 @@
 A greenlet that waits for each chunk costs two switches, a watcher started and stopped, and several Python calls: on a
 paced feed, where a chunk is one message, more than decoding it. Here a chunk costs one Python frame.
 
-What has to be decrypted goes through `TlsSocket` (tls), and what is decoded in plain Python through `feed`; the rest is the
-same. Not for: connecting (handshake), what events mean (client), sending.
+What has to be decrypted goes through `TlsSocket` (tls), and what is decoded in plain Python through `feed`; the rest is
+the same. Not for: connecting (handshake), what events mean (client), sending.
 
 Invariant: nothing is read while bytes or events of the last read wait to be handled.
 """
