@@ -335,6 +335,13 @@ def test_segments_of_a_rehearsal_are_small_and_those_of_no_other_run() -> None:
     assert parse().flushing == parse().flusher
 
 
+def test_the_folder_that_a_rehearsal_will_make_is_not_described() -> None:
+    assert "path" not in yaml.safe_load(env.describe(parse(SMALLEST, *IN_MEMORY)))["storage"]
+    described = yaml.safe_load(env.describe(parse(SMALLEST, *IN_MEMORY, "storage.path=/d")))
+    assert described["storage"]["path"] == "/d"
+    assert parse(yaml.safe_dump(described)).storage.path == Path("/d")
+
+
 def test_whether_the_folder_of_the_journal_was_given_is_known() -> None:
     assert not parse().storage.path_is_given
     assert not parse(SMALLEST, "storage.type=memory").storage.path_is_given

@@ -20,6 +20,7 @@ from on_stream import Stored, journal_records
 from ssmd import environment as env
 from ssmd import publisher
 from ssmd import rehearsal as under_test
+from ssmd.archiver import outbox
 from ssmd.archiver import service as archiver_service
 from ssmd.errors import LimitError, UsageError
 from ssmd.middleware.interfaces import Headers, Message, ObjectInfo, Receipt, Start
@@ -298,7 +299,6 @@ def test_nothing_is_held_of_what_was_compared(journal: Journal, rehearse: Callab
             rehearsal.step()
             for name, count in rehearsal.held.items():
                 most[name] = max(most[name], count)
-        rehearsal._look_at_segments()
     assert finish(rehearsal) and rehearsal.report().counters["segments"] == 16
     assert most["records"] <= 26 and most["entries"] <= 26 and most["messages"] <= 26 + 6
     assert rehearsal.held == {"records": 0, "messages": 0, "entries": 0, "objects": 0}
@@ -312,7 +312,6 @@ def test_in_a_scratch_folder_segments_go_when_they_were_compared(
     fill(journal, segments=4)
     rehearsal = rehearse(scratch=True)
     finish(rehearsal)
-    rehearsal._look_at_segments()
     left = sorted(path.name.split("-")[1].split(".")[0] for path in journal.folder.glob("*.capnp*"))
     assert left == ["000000000079"], "the newest stays"
 
@@ -323,13 +322,27 @@ def test_in_a_folder_of_the_user_s_segments_stay(journal: Journal, rehearse: Cal
     assert len(list(journal.folder.glob("*.capnp.zst"))) == 4
 
 
+def test_objects_that_were_compared_and_deleted_are_not_missed(
+    journal: Journal, rehearse: Callable[..., Rehearsal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An archiver looks from time to time whether its copies are still there; here each time that it looks at all."""
+    monkeypatch.setattr(outbox, "SPOT_EVERY_S", 0.0)
+    storage = MemoryStorage()
+    rehearsal = rehearse(storage=storage)
+    for _ in range(3):
+        fill(journal, segments=1)
+        assert finish(rehearsal)
+    report = rehearsal.report()
+    assert (report.trouble, report.counters["segments"], report.counters["differing"]) == (None, 3, 0)
+    assert list(storage.list()) == []
+
+
 def test_a_segment_whose_object_differs_stays_to_be_looked_at(
     journal: Journal, rehearse: Callable[..., Rehearsal]
 ) -> None:
     fill(journal, segments=3)
     rehearsal = rehearse(scratch=True, storage=SpoilingStorage())
     finish(rehearsal)
-    rehearsal._look_at_segments()
     assert len(list(journal.folder.glob("*.capnp.zst"))) == 3
 
 
@@ -381,7 +394,6 @@ def test_a_helper_that_is_started_anew_goes_on_where_the_folder_begins(
     fill(journal, segments=3)
     first = rehearse(scratch=True)
     finish(first)
-    first._look_at_segments()
     first.close()
     again = rehearse(scratch=True)
     assert finish(again)

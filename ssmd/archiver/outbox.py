@@ -57,7 +57,7 @@ class Counters:
 
 
 class Outbox:
-    """One journal's way to one Storage; `compressed`: segments wait until they are.
+    """One journal's way to one Storage; `compressed`: segments wait until they are; `lasting`: copies are to stay.
 
     `step` belongs to one thread; what is read beside it may be a moment old.
     """
@@ -69,6 +69,7 @@ class Outbox:
         rule: Rule | None,
         *,
         compressed: bool = True,
+        lasting: bool = True,
         say: Say,
         monotonic: Callable[[], float] = time.monotonic,
         now_ns: Callable[[], int] = time.time_ns,
@@ -86,6 +87,7 @@ class Outbox:
         self._expire_at = 0.0
         self._finished = False  # nothing is left of removals that were cut short
         self._checked = False
+        self._lasting = lasting
         self._spot_at = 0.0
         self._vanished: str | None = None  # copies that the Storage had and lost
         self._beyond_help = False  # and what is no longer here may be among them
@@ -148,7 +150,7 @@ class Outbox:
 
     def _spot_check(self, segments: Sequence[Segment], go_on: GoOn) -> None:
         """Whether the copies are still there: a few of them, and all where one is not."""
-        if self._monotonic() < self._spot_at:
+        if not self._lasting or self._monotonic() < self._spot_at:
             return
         self._busy = ("the look at what was copied", self._monotonic())
         marked = [segment for segment in segments if self.mark(segment) is not None]

@@ -39,13 +39,17 @@ say = sayer("archiver")
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where segments are copied to; `rule`: when local copies go, None = never."""
+    """Where segments are copied to; `rule`: when local copies go, None = never.
+
+    `lasting`: copies must stay there, and are looked for again; a rehearsal deletes those that it compared.
+    """
 
     storage: Storage
     place: str
     prefix: str
     feed: str
     rule: Rule | None
+    lasting: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +192,9 @@ class Service:
         if self._outbox is None and given is not None and self._root.is_dir():
             journal = make_identity(self._root)
             target = Target(given.storage, given.place, given.prefix, given.feed, journal)
-            self._outbox = Outbox(self._root, target, given.rule, compressed=self._wanted.compress, say=say)
+            self._outbox = Outbox(
+                self._root, target, given.rule, compressed=self._wanted.compress, lasting=given.lasting, say=say
+            )
         return self._outbox
 
     # ---- local files -------------------------------------------------------------------------------------------------

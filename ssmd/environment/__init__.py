@@ -220,6 +220,8 @@ def describe(environment: Environment) -> str:
         if section.type == "memory":
             given = section.model_dump(mode="json", by_alias=True, exclude_defaults=True)
             data[name] = {"type": section.type, **given}
+    if environment.rehearsal and not environment.storage.path_is_given:  # a run makes a folder for itself
+        del data["storage"]["path"], data["ring"]["path"]
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
 
 

@@ -109,7 +109,7 @@ class Rehearsal:
         tail = BusTail(parts.bus, prefix, Start.beginning(), Wanted(), journal=journal)
         self._consumer = Consumer(tail, parts.journal, prefix=prefix, on_trouble=self._consumer_said)
         wanted = archiver.Options(compress=environment.flusher.compress)
-        place = Destination(parts.storage, PLACE, section.prefix, environment.feed, None)
+        place = Destination(parts.storage, PLACE, section.prefix, environment.feed, None, lasting=False)
         self._archiver = ArchiverService(root, wanted, place)
         self._listing = Listing(root)
         self._last_values = self._service_of_last_values()
@@ -169,6 +169,7 @@ class Rehearsal:
         while self._last_values.read() and self._monotonic() < until_s:
             pass
         self._last_values.write(now=True)
+        self._look_at_segments()  # what waited for the last values to be read may go
         self._cached = cache_contents(self._parts.cache)
         self._publisher.finish()
         return complete
