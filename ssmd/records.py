@@ -325,8 +325,8 @@ def _refuse_on_a_greenlet() -> None:
     greenlet = sys.modules.get("greenlet")
     if greenlet is not None and greenlet.getcurrent().parent is not None:
         raise UsageError(
-            "bytes that were not checked are not read as a record on a greenlet's stack: if they are damaged, the error "
-            "of pycapnp takes a backtrace there, and that can end the process (docs/decisions/0011)",
+            "bytes that were not checked are not read as a record on a greenlet's stack: if they are damaged, the "
+            "error of pycapnp takes a backtrace there, and that can end the process (docs/decisions/0011)",
             hint="read them in a plain process or a native thread, or by ssmd.journal.Reader, which checks them first",
         )
 

@@ -22,16 +22,14 @@ from __future__ import annotations
 import random
 import time
 from bisect import bisect_left
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ssmd.errors import LimitError, MiddlewareError, PublishError, SsmdError, StorageError
-from ssmd.journal.follow import Follower
 from ssmd.journal.published import last_unproved
-from ssmd.journal.reader import Batch
 from ssmd.middleware import names
 from ssmd.middleware.interfaces import Delivery, Receipt, Start, Transport
 from ssmd.middleware.stored import IDLE_S as SCAN_IDLE_S
@@ -39,13 +37,13 @@ from ssmd.publisher import cursor as cursors
 from ssmd.publisher import meeting
 from ssmd.publisher.cursor import Cursor, Target
 from ssmd.publisher.end import JournalEnd
+from ssmd.publisher.incoming import Incoming, Log
 from ssmd.publisher.meeting import published_of, refuse_ahead
 from ssmd.publisher.plan import Held, Mode, Planner, Work
 from ssmd.report import Report
 
 WINDOW_MESSAGES = 4096
 WINDOW_BYTES = 4 << 20
-READ_BYTES = 1 << 20  # of the journal at once; a group is never cut
 RESERVE_RECORDS = 100_000  # so far beyond the cursor may be sent before the cursor file says so
 UNPROVED_RESERVE_RECORDS = 4096  # the same where it costs numbers if the journal loses its end
 SAVE_EVERY_S = 1.0
@@ -59,6 +57,8 @@ LONG_LOOK_S = 1.0  # a look at the stream that takes longer is told
 YOUNG_NS = 15 * 10**9  # every stream that is accepted knows the ids of so long ago, and as long again
 SCAN_MARGIN_NS = 600 * 10**9  # the bus has a clock of its own
 CATCH_UP_S = 10.0  # for a flusher that writes again what was cut off
+
+TO_FILL = "To have them there, in their order: stop, remove the stream, and say --move-to 1."
 
 COUNTERS = ("messages", "records", "bytes", "duplicates", "retries", "missed")
 
@@ -76,9 +76,6 @@ class Options:
     def subjects(self) -> list[str]:
         """Everything that is published stands here."""
         return [f"{self.prefix}.>"]
-
-
-Log = Callable[..., None]  # log(event, level="info", **fields)
 
 
 def _quiet(event: str, *, level: str = "info", **fields: object) -> None:
@@ -112,7 +109,6 @@ class Publisher:
             refuse_ahead(found, self._end, root, patience_s=0.0 if options.durable_only else CATCH_UP_S)
         self._saved = found or Cursor()
         self._saved_at_s = 0.0
-        self._begins = found is None  # wherever the journal begins
         self._number = self._planned = self._saved.number
         self._sequence = self._saved.sequence  # on the bus: all that is beyond `number` stands behind this place
         self._newest = self._sequence  # of what was confirmed
@@ -125,16 +121,12 @@ class Publisher:
         self._ready = False  # the bus was asked since the last failure
         self._tried = False  # the bus has answered, or could not be reached
         self._planner = Planner(target.journal, options.prefix, mode=options.mode, batch_records=options.batch_records)
-        self._follower = self._new_follower()
-        self._damage_told = 0
-        self._damaged_before: dict[tuple[int, int], int] = {}  # batches behind damage -> their segment's first number
-        self._batches: deque[Batch] = deque()
+        self._incoming = Incoming(root, self._number, log, proved_only=options.durable_only, anywhere=found is None)
         self._pieces: Iterator[Work] = iter(())
         self._work = Work(covers=self._number)
         self._oldest_ns = 0  # receive time of the first record that waits, 0 = none does
         self._counters: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
         self._trouble: str | None = None
-        self._missed: str | None = None
         self._lost: str | None = None
         self._foreign: str | None = None
         self._failures = 0  # in a row
@@ -181,7 +173,7 @@ class Publisher:
             self._save(self._number if self._complete else self._saved.sent)
 
     def close(self) -> None:
-        self._follower.close()
+        self._incoming.close()
         self._end.close()
 
     def _step(self, now_s: float) -> bool:
@@ -223,42 +215,18 @@ class Publisher:
 
     # ---- reading -----------------------------------------------------------------------------------------------------
 
-    def _new_follower(self) -> Follower:
-        return Follower(
-            [self._root],
-            start=Start.number(self._number + 1),
-            proved_only=self._options.durable_only,
-            limit_bytes=READ_BYTES,
-        )
-
     def _begin_again(self) -> None:
         """Reads and plans anew from the cursor: the bus takes other sizes than it did."""
-        self._follower.close()
-        self._follower, self._damage_told = self._new_follower(), 0
-        self._batches.clear()
-        self._damaged_before.clear()
+        self._incoming.begin_again(self._number)
         self._pieces, self._work, self._planned = iter(()), Work(covers=self._number), self._number
         self._unsure = True
 
     def _read(self) -> None:
         """Has something in hand, if there is something."""
-        if self._batches or self._work.messages:
+        if self._incoming.first is not None or self._work.messages:
             return
-        for segment, batch in self._follower.batches():
-            if self._tell_damage():
-                self._damaged_before[batch.offset, batch.last_number] = segment.first_number
-            self._batches.append(batch)
-        self._tell_damage()
+        self._incoming.read()
         self._look_for_oldest()
-
-    def _tell_damage(self) -> bool:
-        """Whether there is more than was told."""
-        found, self._damage_told = self._follower.damage[self._damage_told :], len(self._follower.damage)
-        for damage in found:
-            self._log(
-                "the journal is damaged: what cannot be trusted is not published", level="error", what=str(damage)
-            )
-        return bool(found)
 
     def _fill(self) -> None:
         """Plans until there is a window of messages, or nothing more to plan."""
@@ -268,38 +236,19 @@ class Publisher:
             if piece is not None:
                 work.extend(piece)
                 self._planned = piece.covers
-            elif self._batches:
-                batch = self._batches.popleft()
-                self._look_for_hole(batch)
+            elif self._incoming.first is not None:
+                batch, self._planned = self._incoming.take(self._planned)
+                self._counters["missed"] = self._incoming.missed
                 self._pieces = self._planner.plan(batch, self._planned)
             else:
                 return
 
-    def _look_for_hole(self, batch: Batch) -> None:
-        """Numbers that are not there were removed before they could be published (retention), or are damaged."""
-        begins_at = self._damaged_before.pop((batch.offset, batch.last_number), 0)
-        after = self._planned
-        if self._begins:  # records before the first segment that is there are not asked for
-            after = max(begins_at - 1, 0) if begins_at else batch.before
-        missed, self._begins = max(batch.before - after, 0), False
-        self._planned = max(self._planned, batch.before)
-        if not missed:
-            return
-        which = f"{missed:,} records were never published: {after + 1} to {batch.before} are"
-        sentence = f"{which} damaged in the journal" if begins_at else f"{which} gone from the journal"
-        hint = "`ssmd verify` says where." if begins_at else "Keep segments for longer: storage.retain_days."
-        self._log(sentence, level="error", missed=missed, hint=hint)
-        self._counters["missed"] += missed
-        total = self._counters["missed"]
-        self._missed = sentence if total == missed else f"{sentence}, {total:,} in all"
-
     def _look_for_oldest(self) -> None:
         if self._work.recv_ns:
             self._oldest_ns = self._work.recv_ns[0]
-        elif self._batches:
-            self._oldest_ns = self._planner.first_recv_ns(self._batches[0])
         else:
-            self._oldest_ns = 0
+            first = self._incoming.first
+            self._oldest_ns = self._planner.first_recv_ns(first) if first is not None else 0
 
     # ---- publishing --------------------------------------------------------------------------------------------------
 
@@ -327,7 +276,7 @@ class Publisher:
             self._log(
                 f"stream {self._target.stream} is new: records up to {self._number} are not in it",
                 level="warning",
-                hint=cursors.how_to_move(cursor=None),
+                hint=TO_FILL,
             )
         self._sequence = self._newest = 0
 
@@ -364,7 +313,7 @@ class Publisher:
             self._log(
                 f"stream {self._target.stream} has nothing of this journal: records up to {self._number} are not in it",
                 level="error",
-                hint="To have them there, in their order: stop, remove the stream, and say --move-to 1.",
+                hint=TO_FILL,
             )
             self._unsure = False
             return
@@ -430,9 +379,10 @@ class Publisher:
         Record 1 waits and was received seconds ago: no copy of the journal, and nobody who lost the cursor, can have
         published it earlier. Batches count where they are the same whenever they are made.
         """
-        if not self._untouched or self._work.messages or not self._batches:
+        first = self._incoming.first
+        if not self._untouched or self._work.messages or first is None:
             return False
-        if self._batches[0].first_number != 1 or (self._options.mode != "records" and not self._options.durable_only):
+        if first.first_number != 1 or (self._options.mode != "records" and not self._options.durable_only):
             return False
         return 0 <= self._wall_ns() - self._oldest_ns < YOUNG_NS
 
@@ -533,7 +483,7 @@ class Publisher:
         end = max(self._end.number(), self._planned, number)
         lag_s = max((self._wall_ns() - oldest_ns) / 1e9, 0.0) if oldest_ns and end > number else 0.0
         report = Report("publisher", number, end, round(lag_s, 3), None, dict(self._counters))
-        told = (self._trouble or self._waiting(), self._missed, self._lost, self._foreign)
+        told = (self._trouble or self._waiting(), self._incoming.trouble, self._lost, self._foreign)
         sentences = [sentence for sentence in told if sentence]
         if not sentences and lag_s > LATE_S:
             sentences = ["slower than what is recorded"]
