@@ -61,13 +61,13 @@ $(VENV)/.built: $(VENV)/.venv pyproject.toml setup.py $(C_SOURCES) $(C_HEADERS) 
 	@touch $@
 
 # .nats, .s3, .redis, .test and so on: the libraries of that extra of pyproject.toml. The package itself is left as it
-# is: `pip install '.[nats]'` would put a copy in the place of the editable one.
+# is: `pip install '.[nats]'` would put a copy in the place of the editable one. One pip at a time, also under make -j.
 $(VENV)/.%: pyproject.toml | $(VENV)/.built
 	@$(PY) -c 'import sys, tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
 	    extras = project["optional-dependencies"]; \
 	    sys.exit("no extra $*; there are: " + ", ".join(extras)) if "$*" not in extras else None; \
 	    print("\n".join(extras["$*"]))' >$(VENV)/$*.txt
-	@$(PIP) install -r $(VENV)/$*.txt
+	@flock $(VENV) $(PIP) install -r $(VENV)/$*.txt
 	@touch $@
 
 build/lib/%.o: csrc/%.c
@@ -123,9 +123,8 @@ lint-python: all $(VENV)/.test $(VENV)/.dev
 lint-types: all $(VENV)/.test $(VENV)/.dev
 	$(PY) -m mypy
 
-lint-c: $(C_SOURCES:csrc/%.c=build/strict/gcc/%.o) $(C_SOURCES:csrc/%.c=build/strict/clang/%.o)
+lint-c: $(foreach checker,gcc clang tidy,$(C_SOURCES:csrc/%.c=build/strict/$(checker)/%.o))
 	clang-format --dry-run -Werror $(C_FORMATTED)
-	clang-tidy --quiet $(C_SOURCES) -- -std=gnu11 -Icsrc
 
 # Every warning that style asks for is an error, with two compilers.
 build/strict/gcc/%.o: csrc/%.c $(C_HEADERS)
@@ -135,6 +134,12 @@ build/strict/gcc/%.o: csrc/%.c $(C_HEADERS)
 build/strict/clang/%.o: csrc/%.c $(C_HEADERS)
 	@mkdir -p $(@D)
 	clang $(STRICT_CFLAGS) -c -o $@ $<
+
+# Makes no object: the file says that there was nothing to say.
+build/strict/tidy/%.o: csrc/%.c $(C_HEADERS) .clang-tidy
+	@mkdir -p $(@D)
+	clang-tidy --quiet $< -- -std=gnu11 -Icsrc
+	@touch $@
 
 sanitize:
 	$(MAKE) -s -C csrc/tests asan
