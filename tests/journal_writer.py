@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import capnp
 
@@ -55,6 +55,15 @@ def record(kind: str, body: dict[str, Any], *, frame: bytes = b"", **header: int
     data = message.to_bytes()
     assert data[:4] == b"\0\0\0\0", "one segment"
     return data
+
+
+class Mark(NamedTuple):
+    """A place in a segment that is being written."""
+
+    end: int
+    batch_at: int
+    records: int
+    number: int
 
 
 class Journal:
@@ -115,6 +124,14 @@ class Journal:
         path = self.folder / (self.stem + suffix)
         path.write_bytes(self.data)
         return path
+
+    def mark(self) -> Mark:
+        """Where the writer stands, for `back_to`."""
+        return Mark(len(self.data), self._batch_at, self._records, self.number)
+
+    def back_to(self, mark: Mark) -> None:
+        """What was added since is forgotten, and its numbers are given again; time goes on."""
+        self.data, self._batch_at, self._records, self.number = self.data[: mark.end], *mark[1:]
 
     def begin(self) -> None:
         """Forgets the written segment and begins the next."""

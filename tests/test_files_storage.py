@@ -189,7 +189,9 @@ def test_a_folder_that_is_not_there_is_the_users_to_mend_and_is_not_made(storage
     refused()
 
 
-def test_check_tries_links(storage: FileStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_allows_no_hard_links_is_refused_by_the_check(
+    storage: FileStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*arguments: object) -> None:
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 

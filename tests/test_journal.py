@@ -395,25 +395,25 @@ def test_a_flusher_that_cuts_and_writes_the_same_bytes_again_is_not_noticed(jour
 def test_a_cut_for_good_is_told_and_what_follows_it_is_given(journal: Journal) -> None:
     journal.trade(1)
     journal.checkpoint()
-    kept = journal.data
+    mark = journal.mark()
     journal.trade(2)
     journal.trade(3)
     path = journal.write(paths.OPEN)
     tail = Tail(journal.root)
     assert tail.new() == [1, 2, 3]
     # recovery: cut to the last checkpoint, final checkpoint, sealed; the next run uses the numbers again
-    journal.data, journal._batch_at, journal._records, journal.number = kept, len(kept), 1, 1
+    journal.back_to(mark)
     journal.checkpoint(final=True)
     with path.open("r+b") as file:
-        file.truncate(len(kept))
-        file.seek(len(kept))
-        file.write(journal.data[len(kept) :])
+        file.truncate(mark.end)
+        file.seek(mark.end)
+        file.write(journal.data[mark.end :])
     seal(path)
     journal.begin()
     journal.trade(4)
     journal.write(paths.OPEN)
     assert tail.new() == [2]
-    assert [(d.segment, d.offset) for d in tail.damage] == [(path, len(kept))]
+    assert [(d.segment, d.offset) for d in tail.damage] == [(path, mark.end)]
 
 
 def test_damage_is_told_and_the_next_segment_is_followed(journal: Journal) -> None:
@@ -569,12 +569,12 @@ def test_proved_batches_do_not_depend_on_when_they_are_read(
 def test_what_a_cut_withdraws_was_not_given_as_proved(journal: Journal) -> None:
     journal.trade(1)
     journal.checkpoint()
-    kept = len(journal.data)
+    mark = journal.mark()
     journal.trade(2)
     path = journal.write(paths.OPEN)
     follower = Follower([journal.root], proved_only=True)
     assert [batch[:2] for batch in groups(follower)] == [(1, 1)]
-    journal.data, journal._records, journal.number = journal.data[:kept], 1, 1
+    journal.back_to(mark)
     journal.checkpoint(final=True)
     path.write_bytes(journal.data)
     seal(path)
@@ -679,14 +679,13 @@ def test_a_checkpoint_that_was_half_written_and_then_written_anew_is_no_damage(
     journal.checkpoint()
     journal.trade(2)
     path = journal.write(paths.OPEN)
-    kept, number = journal.data, journal.number
-    batch_at, records = journal._batch_at, journal._records
+    mark = journal.mark()
     journal.checkpoint()
-    half = journal.data[: len(kept) + cut]
+    half = journal.data[: mark.end + cut]
     path.write_bytes(half)
     follower = Follower([journal.root], proved_only=proved_only)
     given = [record.view.number for record in follower.step() if record.kind != "checkpoint"]
-    journal.data, journal.number, journal._batch_at, journal._records = kept, number, batch_at, records
+    journal.back_to(mark)
     journal.trade(3)
     journal.checkpoint()
     journal.trade(4)

@@ -593,7 +593,7 @@ def test_an_event_s_fee_is_changed() -> None:
 # ---- index values
 
 
-def test_a_cfbenchmarks_value() -> None:
+def test_a_cfbenchmarks_value_is_an_index_with_its_average_and_times() -> None:
     assert_decoded(
         '{"type":"cfbenchmarks_value","sid":1,"seq":1,"msg":{"index_id":"BRTI","received_at":1791180714074,'
         '"data":"{\\"value\\":\\"85850.67\\"}","avg_60s_data":{"value":"85850.67000000","window_size":0}},'
@@ -624,7 +624,7 @@ def test_a_cfbenchmarks_value_five_times_a_second() -> None:
     )
 
 
-def test_a_pyth_value() -> None:
+def test_a_pyth_value_is_an_index_down_to_its_last_digit() -> None:
     assert_decoded(
         '{"type":"pyth_value","sid":6,"seq":1,"msg":{"underlying_ticker":"BTC","value_usd":"0.00000001"}}',
         "index",

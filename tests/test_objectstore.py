@@ -169,7 +169,7 @@ def test_an_answer_that_breaks_off_is_worth_a_retry(proxy: FlakyProxy, what: str
     reads[what]()
 
 
-def test_tries_are_bounded(proxy: FlakyProxy) -> None:
+def test_a_store_that_goes_on_failing_is_asked_as_often_as_allowed_and_no_more(proxy: FlakyProxy) -> None:
     proxy.answer = lambda method, path: Answer(500)
     with pytest.raises(UnavailableError):
         storage(proxy.url, retries=2).get("x")

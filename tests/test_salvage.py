@@ -35,7 +35,10 @@ class Scene:
     def push(self, count: int) -> None:
         for _ in range(count):
             self.count += 1
-            assert self._producer.push(trade(self.count))
+            self.push_record(trade(self.count))
+
+    def push_record(self, data: bytes) -> None:
+        assert self._producer.push(data)
 
     def release(self, count: int) -> None:
         """All but the last `count` records."""
@@ -159,7 +162,7 @@ def test_the_number_in_other_places_misleads_nobody(scene: Scene) -> None:
     """The wanted number stands in frames, too, and looks like the number of a record there."""
     scene.push(3)
     decoy = record("trade", {"market": "M"}, number=4, recvNs=4, frame=struct.pack("<4Q", 5, 5, 5, 5) * 3)
-    scene._producer.push(decoy)
+    scene.push_record(decoy)
     scene.count = 4
     scene.push(6)
     assert salvage(scene.path, 4) == trades(5, 10)

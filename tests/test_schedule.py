@@ -73,7 +73,7 @@ def test_a_start_that_the_clocks_show_twice_is_the_first() -> None:
 
 @pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Kathmandu", "Pacific/Apia", "Europe/Dublin"])
 @pytest.mark.parametrize("day_start", ["00:00", "02:30", "23:59"])
-def test_days_rise_everywhere(zone: str, day_start: str) -> None:
+def test_every_day_of_a_zone_begins_after_the_one_before(zone: str, day_start: str) -> None:
     table = day_table(zone, day_start, around_ns=ns("2011-12-30T00:00:00"), years=2)
     assert all(a < b for a, b in zip(table.starts_ns, table.starts_ns[1:], strict=False))
     assert len(set(table.days)) == len(table.days)

@@ -339,7 +339,7 @@ def test_seek_agrees_with_a_plain_list(kind: str, tmp_path: Path) -> None:
 # ---- topics ----------------------------------------------------------------------------------------------------------
 
 
-def test_topics_are_counted(journal: Journal) -> None:
+def test_topics_are_told_with_how_many_entries_each_has(journal: Journal) -> None:
     for topic in ("a.b", "a.c", "a.b", "d"):
         journal.append(topic, b"")
     assert journal.topics() == {"a.b": 2, "a.c": 1, "d": 1}

@@ -121,7 +121,7 @@ def test_an_object_may_be_empty(storage: Storage) -> None:
     assert b"".join(storage.stream("empty")) == b""
 
 
-def test_a_put_replaces(storage: Storage) -> None:
+def test_a_put_replaces_what_was_there(storage: Storage) -> None:
     storage.put("x", b"one")
     assert storage.put("x", b"second").etag == md5(b"second")
     assert storage.get("x") == b"second"

@@ -70,7 +70,10 @@ class MemoryBus(Bus):
         self._made = MemoryTransport(subjects=[self.all], max_messages=messages)
 
     def stored(self) -> int:
-        return len(self._made._stored)
+        reader = self._made.subscribe(self.all, start=Start.beginning())
+        count = sum(1 for _ in iter(lambda: reader.next(0.0), None))
+        reader.unsubscribe()
+        return count
 
     def close(self) -> None:
         self._made.close()

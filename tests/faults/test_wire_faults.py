@@ -212,7 +212,7 @@ def test_empty_snapshot_empties_the_book_and_is_no_gap(tmp_path: Path) -> None:
         assert not gaps(at.lines) and at.report["complete"]
 
 
-def test_slow_write_loses_nothing(tmp_path: Path) -> None:
+def test_frames_that_arrive_in_pieces_lose_nothing(tmp_path: Path) -> None:
     """Frames that arrive seven bytes at a time are the same frames."""
     with scene(tmp_path, "--rate", "20") as at:
         at.fault("slow_write=7~1s")
@@ -220,7 +220,7 @@ def test_slow_write_loses_nothing(tmp_path: Path) -> None:
         assert at.report["complete"] and len(events(at.lines, "opened")) == 1
 
 
-def test_burst_loses_nothing(tmp_path: Path) -> None:
+def test_five_thousand_messages_at_once_lose_nothing(tmp_path: Path) -> None:
     with scene(tmp_path, ring__size_bytes=1 << 22) as at:
         at.fault("burst=5000")
         at.recorder.wait_frames(5_000)

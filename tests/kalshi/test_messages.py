@@ -86,7 +86,7 @@ def test_updates_name_one_sid_and_an_action() -> None:
     )
 
 
-def test_unsubscribe_and_list() -> None:
+def test_the_commands_that_end_and_list_subscriptions_are_as_documented() -> None:
     assert messages.unsubscribe(4, [1, 2]) == b'{"id":4,"cmd":"unsubscribe","params":{"sids":[1,2]}}'
     assert messages.list_subscriptions(5) == b'{"id":5,"cmd":"list_subscriptions"}'
 

@@ -288,7 +288,7 @@ S = frozenset
         (S("ABC"), S("CD"), Step(StepKind.DELETE, ("A", "B"))),
     ],
 )
-def test_the_next_step(held: Held, want: Held, step: Step | None) -> None:
+def test_one_step_leads_from_what_is_held_towards_what_is_wanted(held: Held, want: Held, step: Step | None) -> None:
     assert next_step(held, want, batch=2) == step
 
 

@@ -620,7 +620,7 @@ def test_a_client_that_does_not_read_loses_the_channel_with_error_25() -> None:
             data += sock.recv(65_536)
 
 
-def test_drop_resets_everybody(exchange: SimulatorProcess) -> None:
+def test_a_drop_resets_every_connection_at_once(exchange: SimulatorProcess) -> None:
     with client(exchange) as one, client(exchange) as two:
         exchange.drop()
         for ws in (one, two):
