@@ -392,6 +392,25 @@ def test_a_flusher_that_cuts_and_writes_the_same_bytes_again_is_not_noticed(jour
     assert tail.damage == []
 
 
+def test_a_file_that_was_deleted_under_its_writer_is_read_for_as_long_as_it_grows(journal: Journal) -> None:
+    """The writer notices later, and goes on in another folder: what it wrote until then is not missed."""
+    journal.trade(1)
+    path = journal.write(paths.OPEN)
+    tail = Tail(journal.root)
+    assert tail.new() == [1]
+    with path.open("ab") as file:
+        path.unlink()
+        assert tail.new() == []
+        mark = journal.mark()
+        journal.trade(2)
+        file.write(journal.data[mark.end :])
+    assert tail.new() == [2]
+    journal.begin()
+    journal.trade(3)
+    journal.write(paths.OPEN)
+    assert tail.new() == [3]
+
+
 def test_a_cut_for_good_is_told_and_what_follows_it_is_given(journal: Journal) -> None:
     journal.trade(1)
     journal.checkpoint()

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from ssmd.errors import StorageError
 from ssmd.journal.listing import Listing
-from ssmd.journal.paths import OPEN, Segment, State, find
+from ssmd.journal.paths import COMPRESSED, OPEN, SEALED, Segment, State, find
 from ssmd.journal.reader import Batch, Damage, Record, SegmentReader, records_of, select
 from ssmd.journal.source import GoneError
 from ssmd.middleware.interfaces import Start
@@ -190,7 +190,8 @@ class _Tail:
             self._enter(self._next.pop(0))
 
     def _growing(self) -> bool:
-        return self._reader is not None and _still_open(self._reader.segment)
+        """Its writer may add to it: it was not sealed. One that was deleted grows until its writer notices."""
+        return self._reader is not None and not _sealed(self._reader.segment)
 
     def _admits(self, segment: Segment, batch: Batch) -> bool:
         """Whether a batch holds something from the start on; a start by time becomes one by number here."""
@@ -293,3 +294,8 @@ def _order(segment: Segment) -> tuple[int, int, str]:
 
 def _still_open(segment: Segment) -> bool:
     return segment.state == State.OPEN and segment.beside(OPEN).exists()
+
+
+def _sealed(segment: Segment) -> bool:
+    """Whether it was, or has become so under another name since."""
+    return segment.state != State.OPEN or any(segment.beside(suffix).exists() for suffix in (SEALED, COMPRESSED))
