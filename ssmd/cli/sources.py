@@ -1,4 +1,4 @@
-"""What the paths of `ssmd cat`, `ssmd verify` and `ssmd last --data` name: local files, folders and globs, and archives by their URL.
+"""What the paths of `ssmd cat`, `ssmd verify` and `ssmd last --data` name: files, folders, globs, and archives by URL.
 
     s3://bucket/prefix?region=R&endpoint=URL     what an archiver put into a bucket, or one object of it
     file:///folder                               the same as /folder
