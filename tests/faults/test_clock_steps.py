@@ -60,7 +60,7 @@ def clock(tmp_path: Path) -> Clock:
 def test_a_clock_that_is_stepped_while_recording_loses_nothing(tmp_path: Path, clock: Clock) -> None:
     archive = tmp_path / "archive"
     archive.mkdir()
-    with NatsServer(tmp_path / "nats") as nats, SimulatorProcess("--rate", "400", "--markets", "5") as exchange:
+    with NatsServer(tmp_path / "nats") as nats, SimulatorProcess("--rate", "1000", "--markets", "5") as exchange:
         environment = environment_file(
             tmp_path,
             exchange,
@@ -73,7 +73,7 @@ def test_a_clock_that_is_stepped_while_recording_loses_nothing(tmp_path: Path, c
             for ahead_s in STEPS:
                 sealed = len(segment_files(recorder.data))
                 clock.set(ahead_s)
-                assert_well_through(recorder, frames=700)
+                assert_well_through(recorder, frames=1300)
                 assert len(segment_files(recorder.data)) <= sealed + 6, "a step is no reason for many segments"
             wait_until(lambda: recorder.get("/healthz")[0] == 200, what="healthy")
             assert recorder.stop() == 0, recorder.log
