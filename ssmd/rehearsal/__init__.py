@@ -65,7 +65,7 @@ PATIENCE_S: Final = 3.0  # for the consumer: then what it has counts
 LAST_PATIENCE_S: Final = 0.7  # the same when all must end
 READ_BYTES: Final = 1 << 20
 IDLE_S: Final = 0.05
-TOLD: Final = 20  # differences that are named in words; the others are counted
+TOLD: Final = 3  # differences that stay told in words; the others are counted, and stand in the log
 
 Log = Callable[..., None]  # log(event, level="info", **fields)
 
@@ -130,7 +130,7 @@ class Rehearsal:
         self._published = 0  # records that were compared in the stream
         self._sizes = {"segments": 0, "uploaded": 0, "segment_bytes": 0, "plain_bytes": 0, "manifest_bytes": 0}
         self._differing = 0
-        self._told: list[str] = []
+        self._told: list[tuple[int, str]] = []
 
     def _new_follower(self) -> Follower:
         proved = self._environment.transport.durable_only
@@ -310,12 +310,12 @@ class Rehearsal:
     # ---- telling -----------------------------------------------------------------------------------------------------
 
     def _judge(self, outcome: Outcome) -> bool:
-        count, sentences = differences(outcome)
-        self._differing += count
-        for sentence in sentences:
+        found = differences(outcome)
+        for count, sentence in found:
+            self._differing += count
             self._log("a copy differs", level="error", what=sentence)
-        self._told += sentences[: TOLD - len(self._told)]
-        return not count
+        self._told += found[: TOLD - len(self._told)]
+        return not found
 
     @property
     def held(self) -> dict[str, int]:
@@ -349,8 +349,9 @@ class Rehearsal:
     def _trouble(self, published: str | None) -> str | None:
         """A difference for good, anything else while it lasts."""
         if self._told:
-            more = self._differing - len(self._told)
-            return "the copies differ: " + "; ".join(self._told) + (f"; {more:,} more differences" if more > 0 else "")
+            more = self._differing - sum(count for count, _ in self._told)
+            told = "; ".join(sentence for _, sentence in self._told)
+            return f"the copies differ: {told}" + (f"; {more:,} more in the log" if more else "")
         return published or self._archiver.report().trouble or self._last_values.trouble
 
     def _counters(self) -> dict[str, float]:

@@ -9,7 +9,7 @@ Invariant: nothing is measured twice, and every size is that of a message or obj
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from ssmd.against import Outcome
@@ -25,6 +25,7 @@ NUMBER_HEADER: Final = "Ssmd-Number"
 ID_HEADER: Final = "Ssmd-Id"
 STEPS_AT_ONCE: Final = 8  # of the consumer, a thousand deliveries each
 KEYS_AT_ONCE: Final = 1000
+NAMED: Final = 5  # ranges of records in a sentence
 
 
 def header_bytes(message: Message) -> int:
@@ -183,10 +184,10 @@ class Kept:
             reader.close()
 
 
-def differences(outcome: Outcome) -> tuple[int, list[str]]:
-    """How many records are not what they should be, and sentences that name them."""
+def differences(outcome: Outcome) -> list[tuple[int, str]]:
+    """What is not as it should be: of how many records, and in a sentence that names the first of them."""
     where = f"{outcome.target}{f' ({outcome.form})' if outcome.form in FORMS['both'] else ''}"
-    count, sentences = 0, list(outcome.faults)
+    found = []
     for kind, words in (
         ("missing", "missing"),
         ("different", "different"),
@@ -196,14 +197,20 @@ def differences(outcome: Outcome) -> tuple[int, list[str]]:
         ("behind", "missing at the end"),
         ("older", "there again, after it was compared"),
     ):
-        found = getattr(outcome, kind)
-        if not found:
-            continue
-        count += found
-        ranges = outcome.ranges.get(kind, [])
-        named = ", ".join(f"record {a}" if a == b else f"records {a} to {b}" for a, b in ranges)
-        sentences.append(f"{where}: {named or f'{found:,} records'}: {words}")
-    return count + len(outcome.faults), sentences
+        count = getattr(outcome, kind)
+        if count:
+            found.append((count, f"{where}: {_numbers(outcome.ranges.get(kind, []), count)}: {words}"))
+    return found + [(1, fault) for fault in outcome.faults]
+
+
+def _numbers(ranges: Sequence[Sequence[int]], count: int) -> str:
+    """record 7 · records 7, 9 to 12 · records 7, 9, 11, 13, 15 and 20 more · 25 records"""
+    first = ranges[:NAMED]
+    if not first:
+        return f"{count:,} records"
+    rest = count - sum(last - number + 1 for number, last in first)
+    named = ", ".join(str(number) if number == last else f"{number} to {last}" for number, last in first)
+    return f"record{'' if count == 1 else 's'} {named}" + (f" and {rest:,} more" if rest > 0 else "")
 
 
 def cache_contents(cache: Cache) -> tuple[int, int]:
