@@ -10,6 +10,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -389,3 +390,53 @@ def test_a_publisher_that_a_frozen_bus_holds_up_says_by_its_exit_code_that_recor
         _, rest = process.communicate(timeout=30)
         assert process.returncode == (1 if once else 0), (said + rest).decode()
         nats.resume()
+
+
+def more(folder: Path, groups: int = 1) -> None:
+    """The journal of `written_journal` goes on, in a segment of its own."""
+    journal = Journal(folder / "data" / "kalshi")
+    journal.number = max(record.number for record in journal_records(folder / "data"))
+    journal.now += 10**9 * journal.number
+    for _ in range(groups * 100):
+        journal.trade(1, market="M-1")
+    journal.seal()
+
+
+@pytest.mark.parametrize("mode", ["records", "batches"])
+def test_a_server_brought_back_from_a_backup_gets_again_what_it_lacks(tmp_path: Path, mode: str) -> None:
+    with NatsServer(tmp_path / "nats") as nats:
+        environment = written_journal(tmp_path, nats, publish=mode, batch_records=8)
+        publish_rest(environment)
+        nats.stop()
+        shutil.copytree(tmp_path / "nats" / "store", tmp_path / "backup")
+        nats.start()
+        more(tmp_path)
+        publish_rest(environment)
+        nats.stop()
+        shutil.rmtree(tmp_path / "nats" / "store")
+        shutil.copytree(tmp_path / "backup", tmp_path / "nats" / "store")
+        nats.start()
+        more(tmp_path)
+        done = publish(environment, "--once")
+        _, said = done.communicate(timeout=60)
+        assert done.returncode == 0, said.decode()
+        assert b"has lost messages that it had confirmed" in said
+        assert b"publishing again what the stream lacks" in said
+        same = assert_stream_is_journal if mode == "records" else assert_batches_are_journal
+        same(stream_messages(nats.url), journal_records(tmp_path / "data"))
+
+
+def test_a_stream_that_somebody_made_anew_is_told_by_its_time(tmp_path: Path) -> None:
+    with NatsServer(tmp_path / "nats") as nats:
+        environment = written_journal(tmp_path, nats, groups=2, size=1)
+        publish_rest(environment)
+        config = nats.api("STREAM.INFO.SSMD")["config"]
+        nats.api("STREAM.DELETE.SSMD")
+        nats.api("STREAM.CREATE.SSMD", config)
+        more(tmp_path)
+        done = publish(environment, "--once")
+        _, said = done.communicate(timeout=60)
+        assert done.returncode == 0, said.decode()
+        assert b"stream SSMD is another one now, made at 20" in said
+        assert b"has nothing of this journal: records up to 4 are not in it" in said
+        assert len(stream_messages(nats.url)) == 100
