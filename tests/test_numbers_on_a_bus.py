@@ -12,9 +12,11 @@ from flaky_bus import FlakyBus
 from journal_writer import Journal
 
 from ssmd import host
+from ssmd.connector import Connector
 from ssmd.journal.identity import IDENTITY as IDENTITY_FILE
-from ssmd.journal.paths import OPEN
+from ssmd.journal.paths import OPEN, find
 from ssmd.journal.published import last_unproved
+from ssmd.journal.reader import Reader
 from ssmd.publisher import UNPROVED_RESERVE_RECORDS, Options, Publisher, cursor, move
 from ssmd.publisher.cursor import Cursor, Target
 from ssmd.store import Store
@@ -134,3 +136,19 @@ def test_a_cursor_of_before_says_nothing_of_unproved_records(journal: Journal) -
 def test_a_cursor_that_cannot_be_read_holds_nothing_back(tmp_path: Path, text: str) -> None:
     (tmp_path / cursor.CURSOR).write_text(text)
     assert last_unproved(tmp_path) == 0
+
+
+def test_a_gap_record_names_the_numbers_that_are_held_back(journal: Journal) -> None:
+    publisher(journal, FlakyBus(), durable_only=False)
+    folder = journal.root.parent.parent
+    for opened in store(journal):
+        environment = host.load(
+            folder / "lost.yaml", [f"storage.path={folder / 'data'}", f"ring.path={folder / 'ring'}"]
+        )
+        connector = Connector(environment, host.secret_reader(environment), environment_arguments=())
+        connector._store = opened
+        connector._begin_records(opened)
+    found = [record.json() for record in Reader(find([journal.root])) if record.kind == "gap"]
+    assert [gap["cause"] for gap in found] == ["damage", "damage", "outage"]  # what was cut off, these, the time
+    assert [gap["number"] for gap in found] == [7, 8, 9]
+    assert "records 4 to 6 are lost, and may be on a bus: their numbers are not given again" in found[1]["detail"]
