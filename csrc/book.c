@@ -4,19 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static inline uint64_t load_64(const uint8_t *at)
-{
-    uint64_t value;
-    memcpy(&value, at, sizeof value);
-    return value;
-}
-
-static inline int32_t load_i32(const uint8_t *at)
-{
-    int32_t value;
-    memcpy(&value, at, sizeof value);
-    return value;
-}
+#include "load_internal.h"
 
 /* Index of the first level whose price is not below `price_e4`. */
 static uint32_t side_find(const ssmd_side *s, int32_t price_e4)

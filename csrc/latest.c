@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "book_internal.h"
+#include "load_internal.h"
 #include "sequence.h"
 
 /* Enumerants of the schema. */
@@ -71,34 +72,6 @@ struct ssmd_latest {
     channel *last_channel;
     bool out_of_memory;
 };
-
-/* ---- bytes -------------------------------------------------------------------------------------- */
-
-static inline uint64_t load_64(const uint8_t *at)
-{
-    uint64_t value;
-    memcpy(&value, at, sizeof value);
-    return value;
-}
-
-static inline int64_t load_i64(const uint8_t *at)
-{
-    return (int64_t)load_64(at);
-}
-
-static inline uint32_t load_32(const uint8_t *at)
-{
-    uint32_t value;
-    memcpy(&value, at, sizeof value);
-    return value;
-}
-
-static inline uint16_t load_16(const uint8_t *at)
-{
-    uint16_t value;
-    memcpy(&value, at, sizeof value);
-    return value;
-}
 
 /* ---- lists -------------------------------------------------------------------------------------- */
 

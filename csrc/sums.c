@@ -7,12 +7,7 @@
 
 #include <string.h>
 
-static uint64_t load64(const uint8_t *at)
-{
-    uint64_t word;
-    memcpy(&word, at, sizeof word);
-    return word;
-}
+#include "load_internal.h"
 
 static uint64_t rotate(uint64_t word, unsigned bits)
 {
@@ -54,7 +49,7 @@ uint64_t ssmd_digest(uint64_t k0, uint64_t k1, const uint8_t *data, uint64_t n)
     };
     uint64_t whole = n & ~UINT64_C(7);
     for (uint64_t at = 0; at < whole; at += 8)
-        sip_take(&s, load64(data + at));
+        sip_take(&s, load_64(data + at));
     uint64_t last = n << 56; /* the bytes that are left, and the length's lowest byte above them */
     for (uint64_t i = whole; i < n; i++)
         last |= (uint64_t)data[i] << (8 * (i - whole));
@@ -72,7 +67,7 @@ static uint64_t record_bytes(const uint8_t *at, uint64_t n)
     enum { LEAST = SSMD_RECORD_KIND + sizeof(uint16_t) };
     if (n < LEAST)
         return 0;
-    uint64_t head = load64(at); /* segments less one, then words of the first */
+    uint64_t head = load_64(at); /* segments less one, then words of the first */
     uint64_t bytes = 8 + 8 * (head >> 32);
     return (uint32_t)head != 0 || bytes > n || bytes < LEAST ? 0 : bytes;
 }
@@ -94,7 +89,7 @@ int ssmd_sums_read(uint64_t k0, uint64_t k1, const uint8_t *data, uint64_t n, ui
             *used += bytes;
             continue;
         }
-        uint64_t number = load64(at + SSMD_RECORD_NUMBER);
+        uint64_t number = load_64(at + SSMD_RECORD_NUMBER);
         if (row == NULL || row->block != number / block_numbers) {
             if (*count == capacity)
                 return SSMD_MORE;

@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "book_internal.h"
+#include "load_internal.h"
 #include "sequence.h"
 
 enum { WHAT_CLOSED = 4, CONTROL_OK = 1, BOOK_DELTA = 1, SIDE_BID = 1, SIDE_ASK = 2 }; /* enumerants of the schema */
@@ -261,27 +262,6 @@ static bool sequence_follow(ssmd_tally *tally, channel *in, const ssmd_view *vie
 }
 
 /* ---- books -------------------------------------------------------------------------------------- */
-
-static inline uint64_t load_64(const uint8_t *at)
-{
-    uint64_t value;
-    memcpy(&value, at, sizeof value);
-    return value;
-}
-
-static inline int32_t load_i32(const uint8_t *at)
-{
-    int32_t value;
-    memcpy(&value, at, sizeof value);
-    return value;
-}
-
-static inline uint16_t load_16(const uint8_t *at)
-{
-    uint16_t value;
-    memcpy(&value, at, sizeof value);
-    return value;
-}
 
 static uint32_t market_hash(uint32_t channel_index, const char *name, uint32_t bytes)
 {

@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "crc32c.h"
+#include "load_internal.h"
 
 enum {
     TABLE_BYTES = 8,       /* segment table of a message with one segment */
@@ -76,27 +77,6 @@ const char *ssmd_fault_text(int fault)
     case SSMD_FAULT_UNSEALED: return "no final checkpoint at the end of a sealed segment";
     default: return "unknown fault";
     }
-}
-
-static inline uint16_t load_16(const uint8_t *at)
-{
-    uint16_t value;
-    memcpy(&value, at, sizeof value);
-    return value;
-}
-
-static inline uint32_t load_32(const uint8_t *at)
-{
-    uint32_t value;
-    memcpy(&value, at, sizeof value);
-    return value;
-}
-
-static inline uint64_t load_64(const uint8_t *at)
-{
-    uint64_t value;
-    memcpy(&value, at, sizeof value);
-    return value;
 }
 
 /* ---- pointers ------------------------------------------------------------------------------- */
