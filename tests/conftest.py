@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from journal_writer import Journal
+    from servers import S3Server
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LEFT_OUT = pytest.StashKey[Counter[str]]()
@@ -32,6 +36,35 @@ def shared() -> Path:
     if not (folder / "kalshi" / "frames.jsonl").is_file():
         pytest.skip("no captured frames here: set SSMD_SHARED to the folder that holds kalshi/frames.jsonl")
     return folder
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    """A journal of the feed kalshi, empty, below a storage folder."""
+    from journal_writer import Journal
+
+    return Journal(tmp_path / "data" / "kalshi")
+
+
+@pytest.fixture
+def a_quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing loses power: hundreds of syncs would be most of a test's time."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
+@pytest.fixture(scope="module")
+def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A stand-in for S3 that the tests of a module share; `store` is the same, emptied."""
+    from servers import S3Server
+
+    with S3Server(tmp_path_factory.mktemp("s3")) as running:
+        yield running
+
+
+@pytest.fixture
+def store(shared_store: S3Server) -> S3Server:
+    shared_store.reset()
+    return shared_store
 
 
 def pytest_deselected(items: Iterable[pytest.Item]) -> None:

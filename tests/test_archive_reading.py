@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +29,6 @@ from ssmd.middleware.memory import MemoryStorage
 from ssmd.middleware.objectstore import ObjectStorage
 
 PLACE = "s3://bucket"
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Journal:
-    return Journal(tmp_path / "data" / "kalshi")
 
 
 @pytest.fixture
@@ -147,19 +141,12 @@ def test_a_storage_that_fails_on_the_way_is_no_damage(journal: Journal, storage:
 # ---- the commands, on a bucket ---------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with S3Server(tmp_path_factory.mktemp("s3")) as running:
-        yield running
-
-
 @pytest.fixture
-def bucket(shared_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> ObjectStorage:
+def bucket(store: S3Server, monkeypatch: pytest.MonkeyPatch) -> ObjectStorage:
     """An empty bucket, and the variables by which the commands find it."""
-    shared_server.reset()
     for name, value in S3Server.KEYS.items():
         monkeypatch.setenv(f"AWS_{name.upper()}", value)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", shared_server.url)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", store.url)
     return ObjectStorage(S3Server.BUCKET, region="us-east-1")
 
 
@@ -252,14 +239,14 @@ def test_two_journals_in_one_bucket_stay_two(
 def test_a_url_can_say_where_the_service_is(
     journal: Journal,
     bucket: ObjectStorage,
-    shared_server: S3Server,
+    store: S3Server,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run_of(journal)
     copied(journal, bucket)
     monkeypatch.delenv("AWS_ENDPOINT_URL")
-    assert Ran(capsys, f"{URL}?region=us-east-1&endpoint={shared_server.url}").code == 0
+    assert Ran(capsys, f"{URL}?region=us-east-1&endpoint={store.url}").code == 0
 
 
 @pytest.mark.parametrize(

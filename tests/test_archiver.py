@@ -28,11 +28,6 @@ class Crash(Exception):
     """The process is killed here."""
 
 
-@pytest.fixture
-def journal(tmp_path: Path) -> Journal:
-    return Journal(tmp_path / "data" / "kalshi")
-
-
 def sealed(j: Journal) -> tuple[Segment, bytes]:
     """A sealed segment with a hole, a gap record and a reconnect in it."""
     j.event("opened", 1)

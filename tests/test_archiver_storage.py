@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,23 +28,6 @@ from ssmd.report import Report, report_of
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 KEYS = {f"AWS_{name.upper()}": value for name, value in S3Server.KEYS.items()}
-
-
-@pytest.fixture(scope="module")
-def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with S3Server(tmp_path_factory.mktemp("s3")) as running:
-        yield running
-
-
-@pytest.fixture
-def server(shared_server: S3Server) -> S3Server:
-    shared_server.reset()
-    return shared_server
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Journal:
-    return Journal(tmp_path / "data" / "kalshi")
 
 
 def environment(tmp_path: Path, url: str | None = None, **changes: Any) -> Path:
@@ -171,12 +154,12 @@ def run_once(environment: Path, *, variables: dict[str, str] | None = None) -> s
 # ---- what it does ----------------------------------------------------------------------------------------------------
 
 
-def test_once_copies_everything_to_the_bucket(server: S3Server, journal: Journal, tmp_path: Path) -> None:
+def test_once_copies_everything_to_the_bucket(store: S3Server, journal: Journal, tmp_path: Path) -> None:
     segments = [seal(journal), seal(journal)]
-    done = run_once(environment(tmp_path, server.url))
+    done = run_once(environment(tmp_path, store.url))
     assert done.returncode == 0, done.stderr
-    assert_archive_holds(server.url, journal, segments)
-    again = run_once(environment(tmp_path, server.url))
+    assert_archive_holds(store.url, journal, segments)
+    again = run_once(environment(tmp_path, store.url))
     assert (again.returncode, again.stderr) == (0, "")
 
 
@@ -201,15 +184,15 @@ def test_without_an_archive_nothing_is_copied_and_no_mark_is_made(journal: Journ
 
 
 def test_segments_are_copied_as_they_are_sealed_and_the_reports_say_how_far(
-    server: S3Server, journal: Journal, tmp_path: Path
+    store: S3Server, journal: Journal, tmp_path: Path
 ) -> None:
     segments = [seal(journal)]
-    with Archiver(environment(tmp_path, server.url)) as archiver:
+    with Archiver(environment(tmp_path, store.url)) as archiver:
         first = archiver.until_report(lambda report: report.number == 3, "the first segment in the archive")
         assert (first.part, first.end, first.lag_s, first.trouble) == ("archiver", 3, 0.0, None)
         segments.append(seal(journal))
         second = archiver.until_report(lambda report: report.number == 6, "the second one")
-        objects = list(bucket(server.url).list("md/"))
+        objects = list(bucket(store.url).list("md/"))
         assert second.counters == {
             "objects": 4,
             "bytes": sum(info.size_bytes for info in objects),
@@ -217,12 +200,12 @@ def test_segments_are_copied_as_they_are_sealed_and_the_reports_say_how_far(
             "removed": 0,
         }
         assert archiver.stop() < 5
-    assert_archive_holds(server.url, journal, segments)
+    assert_archive_holds(store.url, journal, segments)
 
 
-def test_what_is_sealed_just_before_a_stop_is_copied_too(server: S3Server, journal: Journal, tmp_path: Path) -> None:
+def test_what_is_sealed_just_before_a_stop_is_copied_too(store: S3Server, journal: Journal, tmp_path: Path) -> None:
     segments = [seal(journal)]
-    with Archiver(environment(tmp_path, server.url)) as archiver:
+    with Archiver(environment(tmp_path, store.url)) as archiver:
         archiver.until_report(lambda report: report.number == 3, "the first segment in the archive")
         archiver.process.send_signal(signal.SIGSTOP)
         segments.append(seal(journal))
@@ -231,7 +214,7 @@ def test_what_is_sealed_just_before_a_stop_is_copied_too(server: S3Server, journ
         assert archiver.process.wait(30) == 0
         wait_until(lambda: archiver.events("stopped"), what="the last word")
         assert archiver.reports[-1].number == 6
-    assert_archive_holds(server.url, journal, segments)
+    assert_archive_holds(store.url, journal, segments)
 
 
 # ---- trouble ---------------------------------------------------------------------------------------------------------
@@ -261,10 +244,10 @@ def test_a_store_that_dies_is_waited_for_and_gets_everything(
 
 @pytest.mark.parametrize("status", [500, 503])
 def test_a_store_that_answers_errors_for_a_while_gets_everything(
-    server: S3Server, journal: Journal, tmp_path: Path, status: int
+    store: S3Server, journal: Journal, tmp_path: Path, status: int
 ) -> None:
     segments = [seal(journal), seal(journal)]
-    with FlakyProxy(server.port) as proxy:
+    with FlakyProxy(store.port) as proxy:
         proxy.answer = lambda method, path: Answer(status, "SlowDown") if method == "PUT" else None
         with Archiver(environment(tmp_path, proxy.url)) as archiver:
             down = archiver.until_report(lambda report: report.trouble is not None, "a report of trouble")
@@ -272,12 +255,10 @@ def test_a_store_that_answers_errors_for_a_while_gets_everything(
             proxy.answer = lambda method, path: None
             archiver.until_report(lambda report: report.number == 6 and report.trouble is None, "both in the archive")
             archiver.stop()
-    assert_archive_holds(server.url, journal, segments)
+    assert_archive_holds(store.url, journal, segments)
 
 
-def test_a_store_whose_answers_are_lost_gets_everything_once(
-    server: S3Server, journal: Journal, tmp_path: Path
-) -> None:
+def test_a_store_whose_answers_are_lost_gets_everything_once(store: S3Server, journal: Journal, tmp_path: Path) -> None:
     """The object is there and we were not told: it is compared, not taken for another's."""
     segments = [seal(journal)]
     lost: list[str] = []
@@ -288,45 +269,45 @@ def test_a_store_whose_answers_are_lost_gets_everything_once(
             return Answer(0, drop=True)
         return None
 
-    with FlakyProxy(server.port) as proxy:
+    with FlakyProxy(store.port) as proxy:
         proxy.answer = lose
         done = run_once(environment(tmp_path, proxy.url))
     assert (done.returncode, len(lost) > 0) == (0, True), done.stderr
-    assert_archive_holds(server.url, journal, segments)
+    assert_archive_holds(store.url, journal, segments)
 
 
-def test_a_stop_does_not_wait_for_a_store_that_hangs(server: S3Server, journal: Journal, tmp_path: Path) -> None:
+def test_a_stop_does_not_wait_for_a_store_that_hangs(store: S3Server, journal: Journal, tmp_path: Path) -> None:
     segments = [seal(journal)]
-    with FlakyProxy(server.port) as proxy:
+    with FlakyProxy(store.port) as proxy:
         proxy.delay_s = 20.0
         with Archiver(environment(tmp_path, proxy.url)) as archiver:
             archiver.until(lambda: proxy.seen.total() > 0, "a request")
             archiver.until(lambda: archiver.reports, "a report while the store hangs")
             assert archiver.stop() < 4  # two seconds, on a busy machine
-    assert run_once(environment(tmp_path, server.url)).returncode == 0
-    assert_archive_holds(server.url, journal, segments)
+    assert run_once(environment(tmp_path, store.url)).returncode == 0
+    assert_archive_holds(store.url, journal, segments)
 
 
-def test_another_object_in_the_place_is_trouble_and_stays(server: S3Server, journal: Journal, tmp_path: Path) -> None:
+def test_another_object_in_the_place_is_trouble_and_stays(store: S3Server, journal: Journal, tmp_path: Path) -> None:
     seal(journal)
-    assert run_once(environment(tmp_path, server.url)).returncode == 0
-    key = next(key for key in keys(server.url) if key.endswith(".zst"))
-    bucket(server.url).put(key, b"somebody else's")
+    assert run_once(environment(tmp_path, store.url)).returncode == 0
+    key = next(key for key in keys(store.url) if key.endswith(".zst"))
+    bucket(store.url).put(key, b"somebody else's")
     (mark,) = journal.root.rglob("*.archived.json")
     mark.unlink()
-    done = run_once(environment(tmp_path, server.url))
+    done = run_once(environment(tmp_path, store.url))
     assert done.returncode == 1 and "holds something else" in done.stderr
-    assert bucket(server.url).get(key) == b"somebody else's"
+    assert bucket(store.url).get(key) == b"somebody else's"
     assert not mark.exists()
 
 
 @pytest.mark.parametrize("requests", [1, 4, 5, 6, 7, 8])
 def test_a_sigkill_at_any_request_is_finished_by_the_next_run(
-    server: S3Server, journal: Journal, tmp_path: Path, requests: int
+    store: S3Server, journal: Journal, tmp_path: Path, requests: int
 ) -> None:
     segments = [seal(journal), seal(journal)]
-    path = environment(tmp_path, server.url)
-    with FlakyProxy(server.port) as proxy:
+    path = environment(tmp_path, store.url)
+    with FlakyProxy(store.port) as proxy:
         killed: list[Archiver] = []
 
         def kill(method: str, asked: str) -> Answer | None:
@@ -341,43 +322,43 @@ def test_a_sigkill_at_any_request_is_finished_by_the_next_run(
             killed.append(archiver)
             archiver.process.wait(60)
         assert archiver.process.returncode == -signal.SIGKILL
-    environment(tmp_path, server.url)
+    environment(tmp_path, store.url)
     done = run_once(path)
     assert done.returncode == 0, done.stderr
-    assert_archive_holds(server.url, journal, segments)
+    assert_archive_holds(store.url, journal, segments)
 
 
-def test_a_damaged_segment_is_trouble_and_is_never_copied(server: S3Server, journal: Journal, tmp_path: Path) -> None:
+def test_a_damaged_segment_is_trouble_and_is_never_copied(store: S3Server, journal: Journal, tmp_path: Path) -> None:
     seal(journal)
     damaged = journal.folder / next(journal.folder.iterdir()).name
     damaged.write_bytes(damaged.read_bytes()[:-8])
     seal(journal)
-    with Archiver(environment(tmp_path, server.url)) as archiver:
+    with Archiver(environment(tmp_path, store.url)) as archiver:
         report = archiver.until_report(lambda report: report.trouble is not None and report.end == 6, "a word of it")
         assert (report.number, "is not archived" in str(report.trouble)) == (0, True)
-        archiver.until(lambda: len(keys(server.url)) == 2, "the copy of the other one")
+        archiver.until(lambda: len(keys(store.url)) == 2, "the copy of the other one")
         damaged.rename(tmp_path / "taken away")
         archiver.until_report(lambda report: report.trouble is None and report.number == 6, "the end of the trouble")
         archiver.stop()
-    assert not any(damaged.name in key for key in keys(server.url))
+    assert not any(damaged.name in key for key in keys(store.url))
 
 
 # ---- configuration ---------------------------------------------------------------------------------------------------
 
 
-def test_a_missing_bucket_is_one_clear_error(server: S3Server, journal: Journal, tmp_path: Path) -> None:
+def test_a_missing_bucket_is_one_clear_error(store: S3Server, journal: Journal, tmp_path: Path) -> None:
     seal(journal)
-    done = run_once(environment(tmp_path, server.url, bucket="no-such-bucket"))
+    done = run_once(environment(tmp_path, store.url, bucket="no-such-bucket"))
     assert done.returncode == 2
     last = done.stderr.splitlines()[-2:]
     assert "there is no such bucket" in last[0] and "storage.bucket" in last[1]
 
 
-def test_a_missing_bucket_does_not_end_a_running_archiver(server: S3Server, journal: Journal, tmp_path: Path) -> None:
+def test_a_missing_bucket_does_not_end_a_running_archiver(store: S3Server, journal: Journal, tmp_path: Path) -> None:
     seal(journal)
-    with Archiver(environment(tmp_path, server.url, bucket="made-later")) as archiver:
+    with Archiver(environment(tmp_path, store.url, bucket="made-later")) as archiver:
         archiver.until_report(lambda r: bool(r.trouble) and "no such bucket" in str(r.trouble), "a report of it")
-        server.make_bucket("made-later")
+        store.make_bucket("made-later")
         archiver.until_report(
             lambda report: report.number == 3 and report.trouble is None, "the segment in the archive"
         )
@@ -385,10 +366,10 @@ def test_a_missing_bucket_does_not_end_a_running_archiver(server: S3Server, jour
 
 
 def test_two_archivers_on_one_journal_the_second_waits_and_says_so(
-    server: S3Server, journal: Journal, tmp_path: Path
+    store: S3Server, journal: Journal, tmp_path: Path
 ) -> None:
     seal(journal)
-    path = environment(tmp_path, server.url)
+    path = environment(tmp_path, store.url)
     with Archiver(path) as first:
         first.until_report(lambda report: report.number == 3, "the first one at work")
         with Archiver(path) as second:
@@ -402,14 +383,14 @@ def test_two_archivers_on_one_journal_the_second_waits_and_says_so(
 
 
 def test_local_copies_go_after_their_time_and_the_archive_has_all(
-    server: S3Server, journal: Journal, tmp_path: Path
+    store: S3Server, journal: Journal, tmp_path: Path
 ) -> None:
     segments = [seal(journal) for _ in range(3)]
-    done = run_once(environment(tmp_path, server.url, retain_days=0))
+    done = run_once(environment(tmp_path, store.url, retain_days=0))
     assert done.returncode == 0, done.stderr
     events = [json.loads(line) for line in done.stderr.splitlines()]
     assert [e["event"] for e in events].count("removed here") == 2
     assert len(list(journal.root.rglob("*.capnp.zst"))) == 1
-    assert_archive_holds(server.url, journal, segments)
+    assert_archive_holds(store.url, journal, segments)
     with contextlib.suppress(FileNotFoundError):
         assert json.loads((journal.root / "archiver.cursor").read_text())["number"] == 9

@@ -83,11 +83,6 @@ def target(storage: Flaky) -> Target:
     return target_of(storage)
 
 
-@pytest.fixture
-def journal(tmp_path: Path) -> Journal:
-    return Journal(tmp_path / "data" / "kalshi")
-
-
 def archived(j: Journal, *, trades: int = 3, options: Options = Options()) -> Segment:
     """A sealed segment with its manifest, compressed unless the options say otherwise."""
     for seq in range(trades):

@@ -5,7 +5,6 @@ What should be given is known from where the test wrote and where it broke it, a
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,9 +32,7 @@ LOST = range(6, 11)  # of the second group
 Break = Callable[[bytearray, int, int], None]  # the segment, and where its second group lies
 
 
-@pytest.fixture(autouse=True)
-def a_quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
+pytestmark = pytest.mark.usefixtures("a_quick_disk")
 
 
 def one_byte(data: bytearray, start: int, stop: int) -> None:

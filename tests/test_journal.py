@@ -23,11 +23,6 @@ from ssmd.middleware.interfaces import Start
 from ssmd.native.walk import KIND_BITS, Filter
 
 
-@pytest.fixture
-def journal(tmp_path: Path) -> Journal:
-    return Journal(tmp_path / "data" / "kalshi")
-
-
 def numbers(reader: Reader) -> list[int]:
     """Numbers of the records that are no checkpoints."""
     return [record.view.number for record in reader if record.kind != "checkpoint"]

@@ -27,21 +27,9 @@ SIGNED = {"Authorization": "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20260101/us-
 SECRET = S3Server.KEYS["secret_access_key"]
 
 
-@pytest.fixture(scope="module")
-def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with S3Server(tmp_path_factory.mktemp("s3")) as running:
-        yield running
-
-
 @pytest.fixture
-def server(shared_server: S3Server) -> S3Server:
-    shared_server.reset()
-    return shared_server
-
-
-@pytest.fixture
-def proxy(server: S3Server) -> Iterator[FlakyProxy]:
-    with FlakyProxy(server.port) as running:
+def proxy(store: S3Server) -> Iterator[FlakyProxy]:
+    with FlakyProxy(store.port) as running:
         yield running
 
 
@@ -70,9 +58,9 @@ call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
 
 
 @call
-def test_a_missing_bucket_is_the_users_to_mend(server: S3Server, call: Callable[[ObjectStorage], object]) -> None:
+def test_a_missing_bucket_is_the_users_to_mend(store: S3Server, call: Callable[[ObjectStorage], object]) -> None:
     with pytest.raises(RejectedError, match="no such bucket") as caught:
-        call(storage(server.url, "no-such-bucket"))
+        call(storage(store.url, "no-such-bucket"))
     assert caught.value.exit_code == 2 and not caught.value.retryable
     assert "storage.bucket" in str(caught.value)
 
@@ -177,35 +165,35 @@ def test_a_store_that_goes_on_failing_is_asked_as_often_as_allowed_and_no_more(p
 
 
 def test_without_credentials_the_error_says_which_variables_to_set(
-    server: S3Server, monkeypatch: pytest.MonkeyPatch
+    store: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     error = objectstore.BaseError(
         "Generic S3 error: Error performing PUT http://169.254.169.254/latest/api/token in 1s - HTTP error"
     )
-    translated = storage(server.url)._translation("x", error)
+    translated = storage(store.url)._translation("x", error)
     assert isinstance(translated, RejectedError) and "no credentials" in str(translated)
     assert "AWS_ACCESS_KEY_ID" in str(translated)
 
 
-def test_credentials_come_from_the_variables_of_aws(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_credentials_come_from_the_variables_of_aws(store: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", S3Server.KEYS["access_key_id"])
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    ObjectStorage(S3Server.BUCKET, region="us-east-1", endpoint=server.url).check()
+    ObjectStorage(S3Server.BUCKET, region="us-east-1", endpoint=store.url).check()
 
 
-def test_what_is_given_comes_before_the_variables_of_aws(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_given_comes_before_the_variables_of_aws(store: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
     monkeypatch.setenv("AWS_BUCKET", "another")
-    storage(server.url).check()
+    storage(store.url).check()
 
 
 @pytest.mark.parametrize("key", ["md//x", "md/../x"])
-def test_an_object_of_others_that_obstore_cannot_list_is_named_and_does_not_stop_us(server: S3Server, key: str) -> None:
-    server.ask("PUT", f"/{S3Server.BUCKET}/{key}", b"1", headers=SIGNED)
-    there = storage(server.url, prefix="md")
+def test_an_object_of_others_that_obstore_cannot_list_is_named_and_does_not_stop_us(store: S3Server, key: str) -> None:
+    store.ask("PUT", f"/{S3Server.BUCKET}/{key}", b"1", headers=SIGNED)
+    there = storage(store.url, prefix="md")
     there.check()
     there.put("md/mine", b"2", if_absent=True)
     assert there.get("md/mine") == b"2"
@@ -263,57 +251,57 @@ def test_check_refuses_a_service_that_does_not_keep_put_if_absent(proxy: FlakyPr
     storage(proxy.url).check(writable=False)
 
 
-def test_check_writes_nothing_where_it_may_only_read(server: S3Server) -> None:
-    storage(server.url).check(writable=False)
-    assert server.ask("GET", f"/{S3Server.BUCKET}?list-type=2").count(b"<Key>") == 0
+def test_check_writes_nothing_where_it_may_only_read(store: S3Server) -> None:
+    storage(store.url).check(writable=False)
+    assert store.ask("GET", f"/{S3Server.BUCKET}?list-type=2").count(b"<Key>") == 0
 
 
-def test_check_leaves_one_empty_object_in_its_own_corner_however_often(server: S3Server) -> None:
+def test_check_leaves_one_empty_object_in_its_own_corner_however_often(store: S3Server) -> None:
     for _ in range(3):
-        storage(server.url, prefix="md/prod").check()
-    listed = server.ask("GET", f"/{S3Server.BUCKET}?list-type=2")
+        storage(store.url, prefix="md/prod").check()
+    listed = store.ask("GET", f"/{S3Server.BUCKET}?list-type=2")
     assert listed.count(b"<Key>") == 1 and b"<Key>md/prod/.ssmd/check</Key>" in listed
 
 
-def test_a_large_object_that_lost_leaves_nothing_behind(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_object_that_lost_leaves_nothing_behind(store: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(objectstore, "MAX_SINGLE_BYTES", MIB)
-    there = storage(server.url)
+    there = storage(store.url)
     there.put("x", b"first", if_absent=True)
     with pytest.raises(ConflictError):
         there.put("x", itertools.repeat(bytes(MIB), 10), if_absent=True)
-    assert server.ask("GET", f"/{S3Server.BUCKET}?list-type=2").count(b"<Key>") == 1
-    assert b"<Upload>" not in server.ask("GET", f"/{S3Server.BUCKET}?uploads")
+    assert store.ask("GET", f"/{S3Server.BUCKET}?list-type=2").count(b"<Key>") == 1
+    assert b"<Upload>" not in store.ask("GET", f"/{S3Server.BUCKET}?uploads")
     assert there.get("x") == b"first"
 
 
-def test_an_upload_whose_source_fails_is_aborted(server: S3Server) -> None:
+def test_an_upload_whose_source_fails_is_aborted(store: S3Server) -> None:
     def failing() -> Iterator[bytes]:
         yield from itertools.repeat(bytes(MIB), 20)
         raise OSError("the disk fails")
 
     for if_absent in (False, True):
         with pytest.raises(OSError, match="the disk fails"):
-            storage(server.url).put("x", failing(), if_absent=if_absent)
-    assert b"<Upload>" not in server.ask("GET", f"/{S3Server.BUCKET}?uploads")
-    assert server.ask("GET", f"/{S3Server.BUCKET}?list-type=2").count(b"<Key>") == 0
+            storage(store.url).put("x", failing(), if_absent=if_absent)
+    assert b"<Upload>" not in store.ask("GET", f"/{S3Server.BUCKET}?uploads")
+    assert store.ask("GET", f"/{S3Server.BUCKET}?list-type=2").count(b"<Key>") == 0
 
 
-def test_a_part_that_cannot_be_put_leaves_no_object(proxy: FlakyProxy, server: S3Server) -> None:
+def test_a_part_that_cannot_be_put_leaves_no_object(proxy: FlakyProxy, store: S3Server) -> None:
     there = storage(proxy.url)
     proxy.answer = lambda method, path: Answer(500) if "partNumber=3" in path else None
     with pytest.raises(UnavailableError):
         there.put("x", itertools.repeat(bytes(MIB), 20), if_absent=True)
     with pytest.raises(MissingObjectError):
         there.head("x")
-    assert server.ask("GET", f"/{S3Server.BUCKET}?list-type=2").count(b"<Key>") == 0
+    assert store.ask("GET", f"/{S3Server.BUCKET}?list-type=2").count(b"<Key>") == 0
 
 
-def test_more_than_the_service_copies_at_once_is_a_limit(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_than_the_service_copies_at_once_is_a_limit(store: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(objectstore, "MAX_SINGLE_BYTES", MIB)
     monkeypatch.setattr(objectstore, "MAX_COPY_BYTES", 8 * MIB)
     with pytest.raises(LimitError, match="at most"):
-        storage(server.url).put("x", itertools.repeat(bytes(MIB), 10), if_absent=True)
-    assert server.ask("GET", f"/{S3Server.BUCKET}?list-type=2").count(b"<Key>") == 0
+        storage(store.url).put("x", itertools.repeat(bytes(MIB), 10), if_absent=True)
+    assert store.ask("GET", f"/{S3Server.BUCKET}?list-type=2").count(b"<Key>") == 0
 
 
 # ---- etags and memory ------------------------------------------------------------------------------------------------
@@ -328,12 +316,12 @@ def test_etags_that_are_no_md5_are_said_to_be_the_services_own(proxy: FlakyProxy
     assert there.head("x").multipart
 
 
-def test_a_stream_of_any_length_is_put_with_little_memory(server: S3Server) -> None:
+def test_a_stream_of_any_length_is_put_with_little_memory(store: S3Server) -> None:
     def content(mib: int) -> Iterator[bytes]:
         return (bytes([i % 256]) * MIB for i in range(mib))
 
-    storage(server.url).put("warm", content(40))
+    storage(store.url).put("warm", content(40))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    storage(server.url).put("x", content(128))
+    storage(store.url).put("x", content(128))
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     assert grown < 40, f"{grown:.0f} MiB more for 88 MiB more"

@@ -39,15 +39,7 @@ CLOCK = itertools.count(step=10)  # seconds: the cursor file is written at each 
 HOSTILE = ["../x", "a b", "a.b", "*", ">", "M" * 1024, "Ä€😀", "a\r\nb", "md.trade.*", "\x00", "'"]
 
 
-@pytest.fixture(autouse=True)
-def a_quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing here loses power: hundreds of syncs would be most of the time."""
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Journal:
-    return Journal(tmp_path / "data" / "kalshi")
+pytestmark = pytest.mark.usefixtures("a_quick_disk")
 
 
 @pytest.fixture

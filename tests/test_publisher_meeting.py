@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from flaky_bus import FlakyBus, unavailable
@@ -24,14 +22,7 @@ MODES: tuple[Mode, ...] = ("records", "batches", "both")
 AWAY = unavailable()
 
 
-@pytest.fixture(autouse=True)
-def a_quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Journal:
-    return Journal(tmp_path / "data" / "kalshi")
+pytestmark = pytest.mark.usefixtures("a_quick_disk")
 
 
 @pytest.fixture

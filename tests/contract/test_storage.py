@@ -70,12 +70,6 @@ def md5(data: bytes) -> str:
     return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with S3Server(tmp_path_factory.mktemp("s3")) as running:
-        yield running
-
-
 def bucket(url: str, name: str = S3Server.BUCKET, **options: object) -> ObjectStorage:
     given = {"region": "us-east-1", "retries": 1, "retry_s": 5.0, "request_s": 10.0, **S3Server.KEYS, **options}
     return ObjectStorage(name, endpoint=url, **given)  # type: ignore[arg-type]
@@ -91,8 +85,7 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]
         (tmp_path / "archive").mkdir()
         made = FileStorage(tmp_path / "archive")
     else:
-        server: S3Server = request.getfixturevalue("server")
-        server.reset()
+        server: S3Server = request.getfixturevalue("store")
         made = bucket(server.url)
     yield made
     made.close()

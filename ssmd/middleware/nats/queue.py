@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from ssmd.errors import LaggedError, MiddlewareError
+from ssmd.errors import LaggedError, MiddlewareError, UnavailableError
 from ssmd.middleware.interfaces import Delivery
+from ssmd.middleware.nats.connection import Connection
 
+CALL_TIMEOUT_S: Final = 5.0
 BYTES: Final = 32 << 20  # of payload that wait at most
 
 
@@ -104,3 +107,32 @@ class Queue:
                     return None
                 self._changed.wait(wait_s)
             return self._items.popleft()
+
+
+class Reading(ABC):
+    """The caller's side of a subscription: what it takes from a queue, and its end."""
+
+    def __init__(self, connection: Connection, queue: Queue) -> None:
+        self._connection = connection
+        self._queue = queue
+        self.ended = False
+
+    def next(self, timeout_s: float) -> Delivery | None:
+        return self._queue.next(timeout_s)
+
+    def unsubscribe(self) -> None:
+        if self.ended:
+            return
+        self.ended = True
+        self._queue.discard()
+        self._queue.end(UnavailableError("the subscription was ended"))
+        if not self._connection.closed:
+            self._connection.call(self._stop(), CALL_TIMEOUT_S)
+
+    def closed(self) -> None:
+        """The connection is gone for good."""
+        self._queue.end(UnavailableError("the connection to the bus was closed"))
+
+    @abstractmethod
+    async def _stop(self) -> None:
+        """Gives back what the bus keeps for it."""

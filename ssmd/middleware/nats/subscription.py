@@ -32,7 +32,7 @@ from ssmd.middleware.nats.client import BusClient, while_connected
 from ssmd.middleware.nats.connection import Connection, end_task
 from ssmd.middleware.nats.messages import behind, delivery_of, place_of, status_of
 from ssmd.middleware.nats.parser import Raw
-from ssmd.middleware.nats.queue import BYTES, Queue
+from ssmd.middleware.nats.queue import BYTES, CALL_TIMEOUT_S, Queue, Reading
 from ssmd.middleware.nats.stream import BEGINS_AGAIN, StreamFacts, begins_again, first_since, stream_facts
 
 PULL_MESSAGES: Final = 8192  # at most in one request
@@ -43,10 +43,9 @@ RETRY_S: Final = 0.2
 COMPLETE: Final = ""  # all that a request asked for came
 SILENT: Final = "?"  # nothing came, not even that nothing did
 FINE: Final = (COMPLETE, "404", "408")  # the two: there is no more
-CALL_TIMEOUT_S: Final = 5.0
 
 
-class StreamSubscription:
+class StreamSubscription(Reading):
     """A Subscription of stored messages."""
 
     def __init__(
@@ -56,7 +55,7 @@ class StreamSubscription:
             raise RejectedError("a subscription needs room for at least one message (pending)")
         if durable is not None and not WORD.fullmatch(durable):
             raise RejectedError(f"{durable[:80]!r} is no name of a durable subscription: letters, digits, '_', '-'")
-        self._connection = connection
+        super().__init__(connection, Queue(pending, lambda: connection.soon(self._more)))
         self._stream = stream
         self._pattern = pattern
         self._start = start
@@ -72,7 +71,6 @@ class StreamSubscription:
         self._created = ""  # when the stream was made that these places are of
         self._last_ns = 0  # when the last message that came in was stored
         self._consumer: str | None = None
-        self._queue = Queue(pending, lambda: connection.soon(self._more))
         self._wanted = asyncio.Event()
         self._answered = asyncio.Event()
         self._outstanding = 0
@@ -85,12 +83,8 @@ class StreamSubscription:
         self._acks: deque[str] = deque()
         self._lock = threading.Lock()  # for the two above
         self._task: asyncio.Task[None] | None = None
-        self.ended = False
 
     # ---- for the caller's thread -------------------------------------------------------------------------------------
-
-    def next(self, timeout_s: float) -> Delivery | None:
-        return self._queue.next(timeout_s)
 
     def ack(self, delivery: Delivery) -> None:
         if self._durable is None or not isinstance(delivery.token, str):
@@ -102,15 +96,6 @@ class StreamSubscription:
         if first:
             self._connection.soon(lambda: self._connection.spawn(self._send_acks()))
 
-    def unsubscribe(self) -> None:
-        if self.ended:
-            return
-        self.ended = True
-        self._queue.discard()
-        self._queue.end(UnavailableError("the subscription was ended"))
-        if not self._connection.closed:
-            self._connection.call(self._stop(), CALL_TIMEOUT_S)
-
     # ---- on the loop -------------------------------------------------------------------------------------------------
 
     async def begin(self) -> None:
@@ -118,10 +103,6 @@ class StreamSubscription:
         client = await self._connection.connected(CALL_TIMEOUT_S)
         await self._make_consumer(client)
         self._task = self._connection.spawn(self._pump())
-
-    def closed(self) -> None:
-        """The connection is gone for good."""
-        self._queue.end(UnavailableError("the connection to the bus was closed"))
 
     def _more(self) -> None:
         self._wanted.set()
