@@ -385,13 +385,34 @@ def test_a_full_store_takes_nothing_more_until_something_is_deleted() -> None:
 # ---- again -----------------------------------------------------------------------------------------------------------
 
 
+def kill(rehearsal: Rehearsal, root: Path) -> None:
+    """What it noted of its copies stays beside the journal."""
+    noted = {path: path.read_bytes() for path in [root / "publisher.cursor", *root.glob("*/*.archived.json")]}
+    rehearsal.close()
+    for path, content in noted.items():
+        path.write_bytes(content)
+
+
+def test_a_journal_that_is_kept_says_nothing_of_copies_that_are_gone(
+    journal: Journal, rehearse: Callable[..., Rehearsal]
+) -> None:
+    """A publisher or archiver that finds it later begins with it as with any other."""
+    fill(journal)
+    rehearsal = rehearse()
+    finish(rehearsal)
+    rehearsal.close()
+    left = {path.name for path in journal.root.iterdir() if path.is_file()}
+    assert left <= {"journal.id", "publisher.lock", "archiver.lock"}
+    assert {"".join(path.suffixes) for path in journal.folder.iterdir()} == {".capnp.zst", ".manifest.json"}
+
+
 def test_a_helper_that_is_started_anew_copies_everything_again(
     journal: Journal, rehearse: Callable[..., Rehearsal]
 ) -> None:
     last = fill(journal)[-1].number
     first = rehearse("transport.publish=both")
     finish(first)
-    first.close()
+    kill(first, journal.root)
     fill(journal, segments=1)
     again = rehearse("transport.publish=both")
     assert again.report().number == 0
@@ -406,7 +427,7 @@ def test_a_helper_that_is_started_anew_goes_on_where_the_folder_begins(
     fill(journal, segments=3)
     first = rehearse(scratch=True)
     finish(first)
-    first.close()
+    kill(first, journal.root)
     again = rehearse(scratch=True)
     assert finish(again)
     report = again.report()

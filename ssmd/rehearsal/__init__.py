@@ -97,7 +97,7 @@ class Rehearsal:
         log: Log,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        begin_anew(root)
+        forget_notes(root)  # of an earlier process that was killed
         bus, section = environment.transport, environment.storage
         self._root, self._journal, self._parts, self._scratch, self._log = root, journal, parts, scratch, log
         self._environment, self._monotonic = environment, monotonic
@@ -181,11 +181,13 @@ class Rehearsal:
         return published and self._compared >= report.end and not self._uncompared()
 
     def close(self) -> None:
+        """Copies end with the process; what was noted of them goes now."""
         self._publisher.close()
         self._archiver.close()
         self._consumer.close()
         self._follower.close()
         self._last_values.close()
+        forget_notes(self._root)
 
     # ---- the bus -----------------------------------------------------------------------------------------------------
 
@@ -370,8 +372,8 @@ class Rehearsal:
         }
 
 
-def begin_anew(root: Path) -> None:
-    """Takes away what an earlier process of a rehearsal noted of copies that ended with it. Others' notes stay."""
+def forget_notes(root: Path) -> None:
+    """Removes what a rehearsal noted of copies in memory, which end with their process. Notes of others stay."""
     for path, key in ((cursor_path(root), "url"), (root / ARCHIVER_CURSOR, "place")):
         if _says(path, key) == PLACE:
             path.unlink(missing_ok=True)
