@@ -817,6 +817,24 @@ def test_a_cache_that_was_emptied_is_filled_again(desk: Desk) -> None:
     assert desk.service.counters["rewrites"] == 1
 
 
+def test_a_cache_that_died_behind_the_first_values_is_filled_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer's own key was not there yet: nothing says what the cache should hold."""
+    for seq, name in enumerate("abc", start=1):
+        desk.journal.trade(seq, name)
+
+    def away(*_: object, **__: object) -> None:
+        raise UnavailableError("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(desk.cache, "set", away)
+        desk.step()
+        assert desk.cache.value("a") is not None
+        desk.cache.flush()
+    for _ in range(20):
+        desk.step(0.3)
+    assert all(desk.cache.value(name) is not None for name in "abc")
+
+
 def test_the_last_write_fills_a_cache_that_was_emptied_a_moment_before(desk: Desk) -> None:
     for seq, name in enumerate("abc", start=1):
         desk.journal.trade(seq, name)

@@ -245,7 +245,9 @@ class Service:
 
     def _check_beat(self, seconds: float, *, now: bool) -> None:
         """Is the writer's key as we left it? If not, the cache was emptied, or is as it was some time ago."""
-        if not self._beat or self._cache.get(self._writer_key) == self._beat:
+        if not self._beat and not self.counters["writes"]:
+            return  # nothing was written yet
+        if self._cache.get(self._writer_key) == self._beat:
             return
         if now or seconds - self._rewritten_at >= REWRITE_EVERY_S:
             self._rewritten_at = seconds
