@@ -296,6 +296,18 @@ def test_a_store_that_has_no_room_is_told(journal: Journal, rehearse: Callable[.
     assert report.number == 0, "no record is in every copy"
 
 
+def test_an_end_without_time_begins_no_work_and_says_what_is_left(
+    journal: Journal, rehearse: Callable[..., Rehearsal]
+) -> None:
+    fill(journal)
+    storage = MemoryStorage()
+    rehearsal = rehearse(storage=storage)
+    assert not rehearsal.finish(time.monotonic())
+    report = rehearsal.report()
+    assert (report.number, report.end, report.trouble) == (0, 52, None)
+    assert len(list(journal.folder.glob("*.capnp"))) == 2 and list(storage.list()) == []
+
+
 # ---- limits ----------------------------------------------------------------------------------------------------------
 
 

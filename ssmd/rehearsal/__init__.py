@@ -124,7 +124,7 @@ class Rehearsal:
         self._patience_s = PATIENCE_S
         self._look_at_s = 0.0
         self._done: dict[Path, bool] = {}  # segment's folder and stem -> its object is the same; while it is here
-        self._objects_to = 0  # the last record that was compared with an object
+        self._until_s = float("inf")  # no piece of work with a segment begins after it
         self._waits_from = 0  # the first record of a sealed segment that was not; 0 = none waits
         self._cached = (0, 0)
         self._published = 0  # records that were compared in the stream
@@ -161,12 +161,12 @@ class Rehearsal:
 
     def finish(self, until_s: float) -> bool:
         """All that there is, as far as the time reaches; whether that was all. The recorder has ended."""
-        self._patience_s = LAST_PATIENCE_S
-        while not (complete := self._is_complete()) and self._monotonic() < until_s:
+        self._patience_s, self._until_s = LAST_PATIENCE_S, until_s
+        while not (complete := self._is_complete()) and self._in_time():
             if self.step():
                 self._look_at_segments()
                 time.sleep(IDLE_S / 10)
-        while self._last_values.read() and self._monotonic() < until_s:
+        while self._last_values.read() and self._in_time():
             pass
         self._last_values.write(now=True)
         self._look_at_segments()  # what waited for the last values to be read may go
@@ -259,17 +259,20 @@ class Rehearsal:
 
     def _look_at_segments(self) -> None:
         """Has the archiver do its work, and compares what it did."""
-        self._archiver.look()
+        self._archiver.look(lambda step, segment: self._in_time())
         segments = self._sealed()
         for segment in segments:
             mark = None if _key(segment) in self._done else read_mark(segment, PLACE)
-            if mark is not None:
+            if mark is not None and self._in_time():
                 self._done[_key(segment)] = self._compare_object(segment, mark)
         if self._scratch:
             self._remove(segments)
         here = {_key(segment) for segment in segments}
         self._done = {key: same for key, same in self._done.items() if key in here}
         self._waits_from = next((s.first_number for s in segments if _key(s) not in self._done), 0)
+
+    def _in_time(self) -> bool:
+        return self._monotonic() < self._until_s
 
     def _sealed(self) -> list[Segment]:
         return [segment for segment in self._listing.segments() if segment.sealed]
@@ -294,7 +297,6 @@ class Rehearsal:
         self._sizes["segment_bytes"] += mark.segment.size_bytes
         self._sizes["manifest_bytes"] += mark.manifest.size_bytes
         self._sizes["plain_bytes"] += int(manifest.read(manifest.path_of(segment)).get("bytes") or 0)
-        self._objects_to = max(self._objects_to, mark.last_number)
         same = self._judge(outcome)
         for copy in (mark.segment, mark.manifest):  # a differing one would be compared with the next segment again
             storage.delete(copy.key)
