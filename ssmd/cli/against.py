@@ -315,7 +315,7 @@ def _sentence(outcome: Outcome) -> str:
         (outcome.extra, "are not in the journal"),
         (outcome.behind, "are not there yet"),
         (outcome.dropped, "were removed by the stream's own limits"),
-        (outcome.older, "are only there: the local copies were removed"),
+        (outcome.older, "are only there: they are older than the first record here"),
     ):
         if count:
             parts.append(f"{count:,} {words}")
