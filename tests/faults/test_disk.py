@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -232,7 +233,7 @@ def test_cursors_on_a_full_disk_stay_whole_and_everything_follows_when_there_is_
         )
         with Recorder(changed, exchange) as recorder:
             before = wait_until(lambda: cursors(disk), what="both cursors")
-            filler = fill(disk)
+            filler = fill_up(disk)
             wait_until(
                 lambda: (
                     "publisher.cursor: cannot be written: No space" in failing(recorder).get("publisher", "")
@@ -253,6 +254,15 @@ def test_cursors_on_a_full_disk_stay_whole_and_everything_follows_when_there_is_
             assert subprocess.run(command, cwd=ROOT, check=False, timeout=60, stderr=subprocess.DEVNULL).returncode == 0
         assert ssmd("verify", str(recorder.data), "--against", f"file://{archive}").returncode == 0
         assert ssmd("verify", str(recorder.data), "--against", f"{nats.url}/SSMD").returncode == 0
+
+
+def fill_up(disk: Path) -> Path:
+    """All that is left, however much was recorded by now."""
+    filler = disk / "filler"
+    with suppress(OSError), filler.open("wb", buffering=0) as file:
+        while file.write(bytes(64 * 1024)):
+            pass
+    return filler
 
 
 def cursors(data: Path) -> list[int] | None:
