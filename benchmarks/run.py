@@ -25,6 +25,7 @@ import decode  # noqa: E402
 import latency  # noqa: E402
 import path as path_bench  # noqa: E402
 import publish as publish_bench  # noqa: E402
+import reading  # noqa: E402
 import whole  # noqa: E402
 
 ROOT = HERE.parent
@@ -182,6 +183,7 @@ def main() -> None:
     section("Publishing a journal to NATS JetStream", publish_bench.rates(0.2 if small else 1.0, rounds))
     span_s = 1.0 if small else publish_bench.SPAN_S
     section("Capture beside a publisher", publish_bench.capture(span_s, 1 if small else max(rounds // 2, 2)))
+    section("Reading it back from the stream", reading.rows(0.2 if small else 1.0, 1 if small else rounds))
     section("The bus: messages to JetStream, confirmed", bus.measure(2_000 if small else 100_000, rounds))
     section("Bounds", bound_rows(bounds))
     if not small:
