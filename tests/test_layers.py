@@ -29,6 +29,7 @@ LAYERS: dict[int, tuple[str, ...]] = {
         "ssmd.helpers",
         "ssmd.book",
         "ssmd.quality",
+        "ssmd.steps",
         "ssmd.tally",
         "ssmd.kalshi",
         "ssmd.middleware.etags",

@@ -28,6 +28,7 @@ from ssmd.journal.listing import Listing
 from ssmd.journal.paths import Segment
 from ssmd.middleware.interfaces import Storage
 from ssmd.report import Report
+from ssmd.steps import Ages
 
 LOOK_EVERY_S = 1.0
 LOCK = "archiver.lock"
@@ -74,6 +75,7 @@ class Service:
         self._failed: dict[Path, SsmdError] = {}  # each told once; damaged segments are left as they are
         self._facts: dict[str, tuple[int, int]] = {}  # stem -> last number, its receive time
         self._standing = Standing()
+        self._ages = Ages(time.time_ns(), time.monotonic_ns())
         self._ending = threading.Event()
         self._stop_at = float("inf")  # of the monotonic clock: no step begins after it
         self._files = threading.Lock()  # who archives locally
@@ -108,12 +110,13 @@ class Service:
 
     def report(self) -> Report:
         standing, outbox = self._standing, self._outbox
-        waits_s = (time.time_ns() - standing.waits_since_ns) / 1e9 if standing.waits_since_ns else 0.0
+        age_ns = self._ages.age_ns(standing.waits_since_ns, time.time_ns(), time.monotonic_ns())
+        waits_s = age_ns / 1e9 if standing.waits_since_ns else 0.0
         said = Report(
             "archiver",
             number=standing.number,
             end=max(standing.end, standing.number),
-            lag_s=round(max(waits_s, 0.0), 3),
+            lag_s=round(waits_s, 3),
             counters=asdict(outbox.counters) if outbox else {},
         )
         trouble = outbox.trouble() or self._damage_trouble() if outbox else None

@@ -35,7 +35,7 @@ from ssmd.exchange import ClientState, Recorder
 from ssmd.kalshi import actions, auth, planner, protocol
 from ssmd.kalshi.handshake import Endpoints, connect
 from ssmd.kalshi.reading import Reader
-from ssmd.kalshi.steps import Steps
+from ssmd.steps import Steps
 from ssmd.wire import Event, EventKind, FeedStatus, WireConnection
 
 TICK_S = 0.5

@@ -33,6 +33,7 @@ from ssmd.native.latest import Sync
 from ssmd.native.walk import KIND_BITS, Filter, ViewReader
 from ssmd.records import ConnectionWhat
 from ssmd.report import Report
+from ssmd.steps import Ages
 
 WRITE_EVERY_S: Final = 0.1
 BEAT_EVERY_S: Final = 1.0
@@ -149,6 +150,7 @@ class Service:
         self.trouble: str | None = None
         self.counters = {"writes": 0, "markets": 0, "bytes": 0, "retries": 0, "rewrites": 0}
         self._follower, self._cache, self._clocks, self._ttl_s = follower, cache, clocks, ttl_s
+        self._ages = Ages(clocks.now_ns(), round(clocks.seconds() * 1e9))
         self._batches: Iterator[tuple[Segment, Batch]] | None = None
         self._damages = self._damage_told = 0
         self._run = secrets.token_hex(6)
@@ -284,7 +286,8 @@ class Service:
             waiting_ns = values.recv_ns
         elif not values.waiting:
             self._written_number = values.number
-        lag_s = max(self._clocks.now_ns() - waiting_ns, 0) / 1e9 if waiting_ns else 0.0
+        age_ns = self._ages.age_ns(waiting_ns, self._clocks.now_ns(), round(self._clocks.seconds() * 1e9))
+        lag_s = age_ns / 1e9 if waiting_ns else 0.0
         trouble = self.trouble and f"{self.trouble}, the oldest for {lag_s:.0f} s"
         end = max(end, values.number)
         return Report("lastvalues", self._written_number, end, round(lag_s, 3), trouble, dict(self.counters))

@@ -41,6 +41,7 @@ from ssmd.publisher.incoming import Incoming, Log
 from ssmd.publisher.meeting import published_of, refuse_ahead
 from ssmd.publisher.plan import Held, Mode, Planner, Work
 from ssmd.report import Report
+from ssmd.steps import Ages
 
 WINDOW_MESSAGES = 4096
 WINDOW_BYTES = 4 << 20
@@ -103,6 +104,7 @@ class Publisher:
     ) -> None:
         self._root, self._bus, self._target, self._options = root, bus, target, options
         self._log, self._wall_ns, self._jitter, self._scan_idle_s = log, wall_ns, jitter, scan_idle_s
+        self._ages = Ages(wall_ns(), time.monotonic_ns())
         self._end = JournalEnd(root, ring, durable_only=options.durable_only)
         found = cursors.load(root, target)
         if found is not None:
@@ -481,7 +483,8 @@ class Publisher:
         """Where it is, now."""
         number, oldest_ns = self._number, self._oldest_ns
         end = max(self._end.number(), self._planned, number)
-        lag_s = max((self._wall_ns() - oldest_ns) / 1e9, 0.0) if oldest_ns and end > number else 0.0
+        age_ns = self._ages.age_ns(oldest_ns, self._wall_ns(), time.monotonic_ns())
+        lag_s = age_ns / 1e9 if oldest_ns and end > number else 0.0
         report = Report("publisher", number, end, round(lag_s, 3), None, dict(self._counters))
         told = (self._trouble or self._waiting(), self._incoming.trouble, self._lost, self._foreign)
         sentences = [sentence for sentence in told if sentence]
