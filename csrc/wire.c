@@ -32,7 +32,7 @@ _Static_assert((int)SSMD_WS_REST_MAX_BYTES <= (int)CARRY_BYTES,
 _Static_assert(DRIFT_ARENA_BYTES + SSMD_WS_CONTROL_MAX_BYTES < ARENA_EXTRA_BYTES, "one message always fits");
 
 #define DEFAULT_MAX_FRAME_BYTES (1u << 20)
-#define DEFAULT_RECV_BYTES (256u << 10)
+#define DEFAULT_RECV_BYTES (512u << 10)
 #define MIN_RECV_BYTES (4u << 10)
 #define MAX_RECV_BYTES (16u << 20)
 

@@ -66,7 +66,7 @@ typedef struct ssmd_conn ssmd_conn;
 
 typedef struct ssmd_conn_options {
     uint64_t max_frame_bytes; /* longest message; 0 = 1 MiB */
-    uint64_t recv_bytes;      /* receive area, 4 KiB .. 16 MiB; 0 = 256 KiB */
+    uint64_t recv_bytes;      /* receive area, 4 KiB .. 16 MiB; 0 = 512 KiB */
     uint32_t connection;      /* its number in the journal */
     uint32_t use_yes_price;
     uint32_t keep_frames;

@@ -53,7 +53,7 @@ _MAX_SEQ = (1 << 64) - 1
 UNPARSED_OVERHEAD_BYTES = 256  # most that an unparsed record takes beside its frame, rounded up
 DEFAULT_LIMIT_BYTES = 2 * 1024 * 1024
 DEFAULT_MAX_FRAME_BYTES = 1024 * 1024
-DEFAULT_RECV_BYTES = 256 * 1024
+DEFAULT_RECV_BYTES = 512 * 1024
 
 _INT_BOUND = 10**15  # every int of the wire is smaller in size
 _MS_BOUND = 9 * 10**12  # times beyond do not fit Int64 nanoseconds

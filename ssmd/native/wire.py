@@ -19,7 +19,7 @@ from ssmd.native.ring import Ring
 from ssmd.wire import Event, EventKind, FeedStatus
 
 DEFAULT_MAX_FRAME_BYTES = 1024 * 1024
-DEFAULT_RECV_BYTES = 256 * 1024
+DEFAULT_RECV_BYTES = 512 * 1024
 
 # Bytes that a record may need beside its frame: docs/records.md, "Bytes".
 RECORD_OVERHEAD_BYTES = 256
