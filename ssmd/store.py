@@ -482,8 +482,8 @@ class Store:
         """The same with a flusher process, which was asked to end. What a dead one left is done here."""
         if not child.wait(max(deadline - time.monotonic(), 0.1)):
             return False
-        if child.exit_code == 0 and self._ring.head == self._ring.tail:
-            return True
+        if child.exit_code == 0 and self._ring.head == self._ring.tail and self._ring.status().pid == child.pid:
+            return True  # and it was the one that worked: who only waited for another to end has sealed nothing
         self._log.warning("the flusher did not finish its work: the recorder does it", exit_code=child.exit_code)
         try:
             self._thread = self._start_thread()
