@@ -111,9 +111,14 @@ def secret_reader(environment: env.Environment) -> Callable[[str, str], str]:
         if source is None:
             hint = f"add keys.{key} with the field {field} to the environment file: docs/environment.md"
             raise UsageError(f"environment {environment.name} has no keys.{key}.{field}", hint=hint)
-        value = secret(source)
+        variables = " or ".join(source.partition(":")[2].split(","))
+        try:
+            value = secret(source)
+        except UsageError as error:
+            named = f" ({variables})" if source.startswith("env:") else ""
+            sentence = f"keys.{key}.{field} of environment {environment.name}{named}: {error.args[0]}"
+            raise UsageError(sentence, hint=error.hint) from None
         if value is None:
-            variables = " or ".join(source.partition(":")[2].split(","))
             raise UsageError(
                 f"keys.{key}.{field} of environment {environment.name} is not set", hint=f"set {variables}"
             )

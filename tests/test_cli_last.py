@@ -55,7 +55,7 @@ def test_a_journal_without_any_redis_is_shown_as_a_table(
     assert first.split()[:9] == ["M-1", "?", "?", "?", "?", "0.47", "3", "-", "active"]
     assert "book not synced: nothing was recorded for" in first and "was 0.46 / 0.475" in first
     assert second.split()[:5] == ["M-2", "-", "-", "-", "-"]
-    assert "quote from the ticker" in second
+    assert "the ticker shows no quote" in second
     assert third.split()[:5] == ["M-3", "?", "?", "?", "?"]
     assert "book not synced: messages were missed; was 0.01 / 0.02" in third
     assert err.startswith("ssmd last: nothing was recorded for ") and err.endswith(" (3 of 3 markets)\n")

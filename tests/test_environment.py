@@ -588,6 +588,15 @@ def test_a_missing_secret_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> N
     assert "set KALSHI_PRIVATE_KEY or KALSHI_PRIVATE_KEY_PATH" in str(caught.value)
 
 
+def test_a_secret_that_cannot_be_read_is_named_by_its_key_and_its_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KALSHI_PRIVATE_KEY", raising=False)
+    monkeypatch.setenv("KALSHI_PRIVATE_KEY_PATH", "/there/is/no/such.pem")
+    with pytest.raises(UsageError) as caught:
+        host.secret_reader(host.load("kalshi-dev"))("kalshi", "private_key")
+    for named in ("keys.kalshi.private_key", "KALSHI_PRIVATE_KEY_PATH", "/there/is/no/such.pem"):
+        assert named in str(caught.value)
+
+
 def test_an_environment_without_the_key_says_so() -> None:
     with pytest.raises(UsageError, match=r"has no keys\.kalshi\.key_id"):
         host.secret_reader(host.load("kalshi-local"))("kalshi", "key_id")

@@ -378,7 +378,8 @@ def _note(value: Value) -> str:
         text = f"; was {dollars(was.get('bid_e4'))} / {dollars(was.get('ask_e4'))}" if isinstance(was, dict) else ""
         return f"book not synced: {shown(str(trouble))}{text}"
     if value.get("quote") == "ticker":
-        return "quote from the ticker"
+        empty = value.get("bid_e4") is None and value.get("ask_e4") is None
+        return "the ticker shows no quote" if empty else "quote from the ticker"
     return "" if value.get("quote") == "book" else "no quote was seen"
 
 

@@ -185,7 +185,7 @@ def unserved(environment: Environment) -> list[Problem]:
     """
     kinds = {section: getattr(environment, section).type for section in REHEARSED}
     if environment.rehearsal:
-        sentence = "must be memory where storage.type is memory: that is a rehearsal, of which nothing is kept"
+        sentence = "must be memory where storage.type is memory: a rehearsal, which keeps nothing (--rehearse sets all)"
         kept = [(section, kind) for section, kind in kinds.items() if kind != "memory"]
         return [Problem((section, "type"), f"{sentence} (found {kind!r})") for section, kind in kept]
     if kinds["journal"] == "memory":
