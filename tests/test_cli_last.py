@@ -348,3 +348,26 @@ def test_near_names_contain_what_was_asked_for_or_are_spelt_alike() -> None:
     assert near_names("kxbtc", known) == ["KXBTC-26-T1", "KXBTC-26-T2"]
     assert near_names("KXETH-26T1", known)[0] == "KXETH-26-T1"
     assert near_names("nothing-like-it", known) == []
+
+
+def quoted(made: Journal, market: str) -> None:
+    present = sum(1 << ordinal for ordinal in (2, 3, 4, 9, 10))  # price, bid, ask and their sizes
+    prices = {"priceE4": 4700, "yesBidE4": 4600, "yesAskE4": 4800, "yesBidSizeE2": 100, "yesAskSizeE2": 200}
+    made.add("ticker", {"market": market, "present": present, **prices}, connection=1, sid=3)
+
+
+@pytest.mark.parametrize(("change", "word"), [("determined", "determined"), ("settled", "finalized")])
+def test_a_tickers_quote_from_before_the_market_ended_is_not_shown_as_a_price(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: str, word: str
+) -> None:
+    made = Journal(tmp_path / FEED)
+    made.event("started")
+    for market in ("M-1", "M-2"):
+        quoted(made, market)
+    made.add("status", {"market": "M-1", "change": change}, connection=1, sid=4, seq=1)
+    made.write(".capnp.open")
+    _, out, _ = last(capsys, "--data", str(tmp_path))
+    _, ended, going_on = out.splitlines()
+    assert ended.split()[:5] == ["M-1", "-", "-", "-", "-"]
+    assert f"the ticker's quote is from before it was {word}" in ended
+    assert going_on.split()[:5] == ["M-2", "0.46", "1", "0.48", "2"]

@@ -296,6 +296,9 @@ def doubted(value: Value, why: str | None) -> Value:
 # ---- one value -------------------------------------------------------------------------------------------------------
 
 
+TRADED = (None, "active", "initialized")  # statuses of a market whose quotes may be believed; the clock may say more
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     title: str
@@ -368,7 +371,17 @@ def _line(name: str, text: str, part: object, now_ns: int) -> str:
 def _quote(value: Value, name: str, show: Callable[[object], str]) -> str:
     if value.get("trouble"):
         return "?"
-    return show(value.get(name))
+    return show(None if _ended_since(value) else value.get(name))
+
+
+def _ended_since(value: Value) -> str | None:
+    """What the exchange called the market after the ticker that the quote is from, where it is not traded so."""
+    status, ticker = value.get("status"), value.get("ticker")
+    if value.get("quote") != "ticker" or not isinstance(status, dict) or not isinstance(ticker, dict):
+        return None
+    said = status.get("status")
+    later = (status.get("recv_ns") or 0) > (ticker.get("recv_ns") or 0)
+    return str(said) if later and said not in TRADED else None
 
 
 def _note(value: Value) -> str:
@@ -377,6 +390,8 @@ def _note(value: Value) -> str:
         was = (value.get("book") or {}).get("was")
         text = f"; was {dollars(was.get('bid_e4'))} / {dollars(was.get('ask_e4'))}" if isinstance(was, dict) else ""
         return f"book not synced: {shown(str(trouble))}{text}"
+    if ended := _ended_since(value):
+        return f"the ticker's quote is from before it was {shown(ended)}"
     if value.get("quote") == "ticker":
         empty = value.get("bid_e4") is None and value.get("ask_e4") is None
         return "the ticker shows no quote" if empty else "quote from the ticker"
@@ -389,7 +404,7 @@ def _status(value: Value, now_ns: int) -> str:
     if not isinstance(status, dict):
         return "-"
     said, opens, closes = status.get("status"), status.get("open_ns"), status.get("close_ns")
-    if said in (None, "active", "initialized"):
+    if said in TRADED:
         if isinstance(closes, int) and closes <= now_ns:
             return "closed (by the clock)"
         if said == "initialized" and isinstance(opens, int) and opens <= now_ns:
