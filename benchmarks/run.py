@@ -150,7 +150,7 @@ def main() -> None:
     section("Decode and encode", rows)
     bounds.append(Bound("decode + encode, of ujson + pycapnp", 1 / faster, 1 / 25))
 
-    full, count = list(path_bench.FULL), 5_000 if small else 300_000
+    full, count = list(path_bench.FULL), 5_000 if small else 600_000
     for name, tls in (("ws", False), ("wss", True)):
         peers = [peer for peer in full if not (tls and peer == "floor")]
         ratio = path(
