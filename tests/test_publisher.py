@@ -884,7 +884,8 @@ def test_the_cursor_file_holds_no_more_than_the_table_says(journal: Journal, bus
     drain(publisher(journal, bus)).finish()
     last = records[-1].number
     known = json.loads(cursor.path_of(journal.root).read_text())
-    assert [known.pop(name) for name in ("number", "sent", "sequence", "unproved")] == [last, last, last, 0]
+    places = ("number", "sent", "sequence", "newest", "unproved")
+    assert [known.pop(name) for name in places] == [last, last, last, last, 0]
     assert known.pop("created") == bus.stream_created()
     bus_of_it = {"url": "nats://127.0.0.1:4222", "stream": "SSMD", "prefix": "md"}
     assert known == {"journal": IDENTITY, "publish": "records", **bus_of_it}

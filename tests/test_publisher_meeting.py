@@ -11,7 +11,7 @@ from flaky_bus import FlakyBus, unavailable
 from journal_writer import Journal
 from on_stream import Stored, journal_records
 
-from ssmd.errors import ConflictError
+from ssmd.errors import ConflictError, MiddlewareError
 from ssmd.middleware.interfaces import Message, Start
 from ssmd.publisher import Options, Publisher, cursor, published_of
 from ssmd.publisher.cursor import Target
@@ -146,6 +146,48 @@ def test_a_stream_that_lost_its_end_while_the_publisher_runs_gets_it_again(
     assert_whole(journal, bus, mode)
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("fails_at", range(2, 9))
+def test_a_stream_that_lost_only_the_end_of_what_it_had_confirmed_gets_it_again(
+    journal: Journal, bus: FlakyBus, mode: Mode, fails_at: int
+) -> None:
+    """A window was confirmed in part, its publisher is gone, and the stream ends where the look would begin."""
+    grow(journal, 4)
+    sent: list[Message] = []
+
+    def fails(message: Message) -> MiddlewareError | None:
+        sent.append(message)
+        return unavailable() if len(sent) > fails_at else None
+
+    bus.fails = fails
+    made = publisher(journal, bus, mode)
+    assert made.step(10.0) > 0
+    made.close()
+    known = json.loads(cursor.path_of(journal.root).read_text())
+    assert known["newest"] == len(bus.messages()) == fails_at
+    bus.fails = lambda _: None
+    bus.lose_newest(fails_at - known["sequence"])
+    ended(publisher(journal, bus, mode))
+    assert_whole(journal, bus, mode)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_stream_that_lost_what_was_only_found_on_it_gets_it_again(
+    journal: Journal, bus: FlakyBus, mode: Mode
+) -> None:
+    """Stored, never confirmed, and found by the next publisher: it sends nothing, and its cursor counts it all."""
+    grow(journal, 3)
+    bus.fails, bus.stores_on = unavailable, True
+    made = publisher(journal, bus, mode)
+    assert made.step(10.0) > 0
+    made.close()
+    bus.fails = lambda _: None
+    ended(publisher(journal, bus, mode))
+    bus.lose_newest(2)
+    ended(publisher(journal, bus, mode))
+    assert_whole(journal, bus, mode)
+
+
 def test_what_a_stream_removed_by_its_limits_is_not_published_again(journal: Journal, bus: FlakyBus) -> None:
     grow(journal, 3)
     ended(publisher(journal, bus, "records"))
@@ -173,7 +215,7 @@ def test_a_cursor_of_before_takes_the_stream_as_it_is(journal: Journal, bus: Fla
     ended(publisher(journal, bus, "records"))
     path = cursor.path_of(journal.root)
     known = json.loads(path.read_text())
-    del known["created"], known["unproved"]
+    del known["created"], known["unproved"], known["newest"]
     path.write_text(json.dumps(known))
     grow(journal)
     made = drained(publisher(journal, bus, "records"))

@@ -113,7 +113,7 @@ class Publisher:
         self._saved_at_s = 0.0
         self._number = self._planned = self._saved.number
         self._sequence = self._saved.sequence  # on the bus: all that is beyond `number` stands behind this place
-        self._newest = self._sequence  # of what was confirmed
+        self._newest = max(self._saved.newest, self._sequence)  # the highest place that holds a message of ours
         self._held_to = 0  # up to this record messages may stand on the bus out of their place
         self._sent = max(self._saved.sent, self._end.number())  # no record after this one was ever sent from here
         self._unsure = found is None or not found.clean  # what the bus holds beyond the cursor
@@ -287,15 +287,8 @@ class Publisher:
         last = self._bus.last_sequence()
         if not self._met and self._sequence and last > self._sequence:
             self._unsure = True  # there may be records of ours that this journal does not have
-        known = replace(self._saved, sequence=self._sequence, sent=self._sent, created=self._created)
-        return meeting.changed(
-            self._bus,
-            self._target.stream,
-            self._target.journal,
-            known,
-            newest=self._newest,
-            idle_s=self._scan_idle_s,
-        )
+        known = replace(self._saved, sent=self._sent, created=self._created, newest=self._newest)
+        return meeting.changed(self._bus, self._target.stream, self._target.journal, known, idle_s=self._scan_idle_s)
 
     def _find_end(self, sentence: str) -> None:
         """It is another stream, or one without its end: goes on where what it has of this journal ends.
@@ -305,12 +298,13 @@ class Publisher:
         """
         self._log(sentence, level="error")
         self._lost = sentence
-        end, newest = meeting.End(self._options.mode, self._number), meeting.Newest()
+        end, newest, place = meeting.End(self._options.mode, self._number), meeting.Newest(), 0
         for what, delivery in self._published(Start.beginning()):
             end.add(what, delivery)
             newest.add(what, delivery.message.payload)
+            place = self._place_of(what, delivery) or place
         self._compare(newest)
-        self._sequence, self._newest = 0, self._bus.last_sequence()
+        self._sequence, self._newest = 0, place
         if end.nothing:
             self._log(
                 f"stream {self._target.stream} has nothing of this journal: records up to {self._number} are not in it",
@@ -351,17 +345,23 @@ class Publisher:
         """What the bus holds of this journal beyond the cursor is taken out of what is to be published."""
         start = self._scan_start()
         if start is not None and not self._is_young():
-            held, newest = Held(), meeting.Newest()
+            held, newest, place = Held(), meeting.Newest(), 0
             for what, delivery in self._published(start):
                 held.add(str(delivery.message.message_id), what)
                 newest.add(what, delivery.message.payload)
+                place = self._place_of(what, delivery) or place
             self._compare(newest)
+            self._newest = max(self._newest, place)
             if held.ids:
                 self._log("the bus holds more than was confirmed", messages=len(held.ids), last=held.last)
                 self._look_for_others(held.last)
             self._counters["duplicates"] += self._work.without(held)
             self._hold(held)
         self._unsure = False
+
+    def _place_of(self, what: names.Published, delivery: Delivery) -> int:
+        """Where a message stands that was sent from here, 0 for one that was not."""
+        return delivery.sequence if what.first <= self._sent else 0
 
     def _hold(self, held: Held) -> None:
         self._planner.held = held if held.ids else None
@@ -454,7 +454,8 @@ class Publisher:
         if last < self._newest and not duplicates:
             self._stream_is_new()
             self._created, self._ready = "", False
-        self._newest = max(last, self._newest)
+        highest = max(receipt.sequence for receipt in receipts) if duplicates else last
+        self._newest = max(highest, self._newest)
         self._move_to(work.safe[count - 1], receipts, bisect_left(work.safe, work.safe[count - 1], hi=count))
         work.shed(count)
         if not work.messages and work.covers >= work.last:  # else the group goes on
@@ -473,7 +474,7 @@ class Publisher:
     def _save(self, sent: int) -> None:
         sent = max(sent, self._number)
         unproved = self._saved.unproved if self._options.durable_only else sent
-        cursor = Cursor(self._number, sent, self._sequence, unproved, self._created)
+        cursor = Cursor(self._number, sent, self._sequence, unproved, self._created, self._newest)
         cursors.save(self._root, self._target, cursor)
         self._saved = cursor
 

@@ -3,7 +3,9 @@
     number    every record up to here is on the bus
     sent      nothing after this record was ever sent: equal to `number` after a clean end. Raised before anything
               beyond is sent, so that a start after a crash knows whether the bus may hold more than was confirmed
-    sequence  place on the bus of the last confirmed message: what may be there beyond `number` stands behind it
+    sequence  place on the bus: what may be there beyond `number` stands behind it
+    newest    the highest place on the bus that is known to hold a message of ours, at `sequence` or behind it: a stream
+              that ends before it has lost messages. 0 = not known (cursors of older versions)
     unproved  nothing after this record was sent before a checkpoint proved it (`durable_only: false` does): if the
               journal loses such records, it gives their numbers to no others (ssmd.journal.published)
     created   when the stream was made, in the bus's words: tells it from another one of that name; "" = not known
@@ -54,6 +56,7 @@ class Cursor:
     sequence: int = 0
     unproved: int = 0
     created: str = ""
+    newest: int = 0
 
     @property
     def clean(self) -> bool:
@@ -77,7 +80,8 @@ def load(root: Path, target: Target) -> Cursor | None:
     try:
         data = json.loads(text)
         number, sent, sequence = (_count(data[name]) for name in ("number", "sent", "sequence"))
-        cursor = Cursor(number, sent, sequence, _count(data.get("unproved", 0)), str(data.get("created", "")))
+        unproved, newest = (_count(data.get(name, 0)) for name in ("unproved", "newest"))
+        cursor = Cursor(number, sent, sequence, unproved, str(data.get("created", "")), newest)
         known = Target(**{name: str(data[name]) for name in asdict(target)})
     except (ValueError, KeyError, TypeError, RecursionError):
         raise UsageError(f"{path}: this is no cursor of a publisher", hint=how_to_move(cursor=None)) from None

@@ -68,14 +68,12 @@ def published_of(
 # ---- the stream ------------------------------------------------------------------------------------------------------
 
 
-def changed(
-    bus: Transport, stream: str, journal: str, cursor: Cursor, *, newest: int, idle_s: float = IDLE_S
-) -> str | None:
+def changed(bus: Transport, stream: str, journal: str, cursor: Cursor, *, idle_s: float = IDLE_S) -> str | None:
     """Why the stream is not the one that the cursor is of, or not all of it; None: nothing shows that.
 
-    `newest`: the highest place that the bus has confirmed to us.
+    What stands in the place `newest` tells of everything before it: a stream loses its end, and nothing in between.
     """
-    created, last = bus.stream_created(), bus.last_sequence()
+    created, last, newest = bus.stream_created(), bus.last_sequence(), cursor.newest
     if cursor.created and created != cursor.created:
         return (
             f"stream {stream} is another one now, made at {created}: records up to {cursor.number:,} were published to "
@@ -84,16 +82,16 @@ def changed(
     if last < newest:
         where = f"it ends at {last:,}, and {newest:,} was confirmed"
         return f"stream {stream} has lost messages that it had confirmed: {where}"
-    if not cursor.sequence or last == cursor.sequence:
+    if not newest or last == newest:
         return None
-    there = next(stored_now(bus, Start.number(cursor.sequence), idle_s=idle_s), None)
-    if there is None or there.sequence > cursor.sequence:
+    there = next(stored_now(bus, Start.number(newest), idle_s=idle_s), None)
+    if there is None or there.sequence > newest:
         return None  # its limits took it
     what = names.published(there.message.message_id)
     if what is not None and what.journal == journal and what.first <= cursor.sent:
         return None
     return (
-        f"stream {stream} has another message in place {cursor.sequence:,} than the one that it had confirmed: it was "
+        f"stream {stream} has another message in place {newest:,} than the one that it had confirmed: it was "
         "brought back from a backup, and has grown since"
     )
 
