@@ -24,7 +24,7 @@ from ssmd.errors import ConflictError, MiddlewareError, RejectedError, UsageErro
 from ssmd.journal.follow import Follower
 from ssmd.metrics import METRICS
 from ssmd.middleware import names
-from ssmd.middleware.interfaces import Message, Start
+from ssmd.middleware.interfaces import Message, Start, Subscription
 from ssmd.native.columns import Columns
 from ssmd.native.walk import ViewReader
 from ssmd.publisher import BACKOFF_TO_S, COUNTERS, Options, Publisher, cursor, move, published_of
@@ -407,12 +407,22 @@ def test_other_cuts_after_a_kill_double_no_record(journal: Journal) -> None:
     assert_on_bus(bus, records, "batches")
 
 
-def test_a_clean_end_needs_no_look_at_the_bus(journal: Journal, bus: FlakyBus) -> None:
+def test_a_clean_end_needs_a_look_at_the_last_message_alone(
+    journal: Journal, bus: FlakyBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fill(journal)
     drain(publisher(journal, bus)).finish()
     again = publisher(journal, bus)
-    bus.subscribe = None  # type: ignore[assignment,method-assign]
+    looks: list[Start | None] = []
+    subscribe = bus.subscribe
+
+    def counted(pattern: str, *, start: Start | None = None) -> Subscription:
+        looks.append(start)
+        return subscribe(pattern, start=start)
+
+    monkeypatch.setattr(bus, "subscribe", counted)
     drain(again)
+    assert looks == [Start.number(bus.last_sequence())]
     assert again.report().counters["messages"] == 0
 
 

@@ -128,6 +128,21 @@ def test_a_stream_of_an_older_backup_gets_again_what_it_lacks_in_its_order(
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_a_stream_whose_lost_places_others_filled_exactly_gets_again_what_it_lost(
+    journal: Journal, bus: FlakyBus, mode: Mode
+) -> None:
+    """It ends where the cursor says; only the message in that place tells."""
+    grow(journal, 2)
+    ended(publisher(journal, bus, mode))
+    bus.lose_newest(2)
+    others(bus, 2)
+    made = drained(publisher(journal, bus, mode))
+    assert "it was brought back from a backup" in str(made.report().trouble)
+    made.finish()
+    assert_whole(journal, bus, mode)
+
+
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("made_anew", [True, False])
 def test_a_stream_that_lost_its_end_while_the_publisher_runs_gets_it_again(
     journal: Journal, bus: FlakyBus, mode: Mode, made_anew: bool

@@ -82,7 +82,7 @@ def changed(bus: Transport, stream: str, journal: str, cursor: Cursor, *, idle_s
     if last < newest:
         where = f"it ends at {last:,}, and {newest:,} was confirmed"
         return f"stream {stream} has lost messages that it had confirmed: {where}"
-    if not newest or last == newest:
+    if not newest:
         return None
     there = next(stored_now(bus, Start.number(newest), idle_s=idle_s), None)
     if there is None or there.sequence > newest:
