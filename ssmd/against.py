@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from ssmd.copies import BLOCK, LISTED, Source, sums_of
+from ssmd.copies import BLOCK, LISTED, RECORDS, Source, sums_of
 from ssmd.journal.pieces import numbered_in
 from ssmd.native.sums import Sum, digest
 
@@ -131,9 +131,9 @@ def compare(
 ) -> list[Outcome]:
     """Compares each form of each target with the journal, whose first number is `first`.
 
-    `journal` gives the journal's records, from the beginning, each time that it is called, many in a row of bytes. It
-    is read after the targets; `live`: it grows, and may have segments by then that are not given: what a target has
-    beyond its end is then no difference.
+    `journal` gives the journal's records, from the beginning, each time that it is called, a group (what stands between
+    two checkpoints) in a row of bytes. It is read after the targets; `live`: it grows, and may have segments by then
+    that are not given: what a target has beyond its end is then no difference.
     """
     held = [(target, form, sums) for target in targets for form, sums in _summed(target, first).items()]
     local = _Local(journal, [_horizon(target, sums) for target, _, sums in held])
@@ -206,7 +206,7 @@ def _judged(local: _Local, target: Source, form: str, held: Held, elder: Held | 
     if suspicious:
         named = frozenset(suspicious[:NAMED_BLOCKS])
         up_to = horizon if newest is None else min(horizon, newest)
-        _look_closely(outcome, local, target, up_to, named, first=held.split + 1)
+        _look_closely(outcome, local, target, up_to, named, held)
     _judge_older(outcome, target, held, elder)
     if outcome.missing:
         outcome.faults += target.remarks
@@ -229,12 +229,16 @@ def _judge_older(outcome: Outcome, target: Source, held: Held, elder: Held | Non
 
 
 def _look_closely(
-    outcome: Outcome, local: _Local, target: Source, horizon: int, blocks: frozenset[int], *, first: int
+    outcome: Outcome, local: _Local, target: Source, horizon: int, blocks: frozenset[int], held: Held
 ) -> None:
     """Names what differs in some blocks."""
     wanted: dict[int, tuple[bytes, int]] = {}
+    group = 0  # last number of the group, one row of the journal, in which the oldest record lies that the target has
     for data in local.read():
-        if any(row.block in blocks for row in sums_of(data)):
+        recorded = sums_of(data)
+        if recorded and recorded[0].lowest <= held.lowest <= recorded[-1].highest:
+            group = recorded[-1].highest
+        if any(row.block in blocks for row in recorded):
             for number, kind, raw in numbered_in(data):
                 if number // BLOCK in blocks and number <= horizon:
                     wanted[number] = raw, kind
@@ -244,7 +248,7 @@ def _look_closely(
         if form != outcome.form or not (target.dropping or any(row.block in blocks for row in sums)):
             continue
         for number, kind, raw in numbered_in(data):
-            if first <= number <= horizon:
+            if held.split < number <= horizon:
                 oldest[kind] = min(number, oldest.get(kind, number))
                 if number // BLOCK in blocks:
                     there.setdefault(number, []).append(raw)
@@ -253,9 +257,9 @@ def _look_closely(
         if number not in wanted:
             outcome.count("extra", number, len(copies))
         elif not copies:
-            # In batches, the oldest span of a stream may have lost some kinds and others not yet.
-            gone = target.dropping and number < oldest.get(wanted[number][1], max(oldest.values(), default=0))
-            if gone:
+            # In batches, the oldest group of a stream may have lost some kinds and others not yet.
+            in_group = outcome.form != RECORDS and number <= group and number < oldest.get(wanted[number][1], group + 1)
+            if target.dropping and (number < held.lowest or in_group):
                 outcome.dropped += 1
             else:
                 outcome.count("missing", number)

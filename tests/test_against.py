@@ -23,7 +23,7 @@ from ssmd.middleware.memory import MemoryTransport
 from ssmd.native.sums import digest
 
 TRADE, TICKER, GAP, CHECKPOINT = 1, 2, 7, 10
-ROW = 100  # records that a copy or a journal gives at once
+ROW = 100  # records that a copy or a journal gives at once, a group
 
 Piece = tuple[str, int, int, bytes]  # form, number, kind, the record's bytes
 
@@ -180,6 +180,28 @@ def test_in_batches_a_kind_may_be_dropped_further_than_another() -> None:
     left = [one for one in journal if one[0] >= 40 or (one[0] >= 20 and one[1] == TRADE)]
     outcome = outcome_of(journal, copy_of(left, dropping=True))
     assert counts(outcome) == {"records": len(left), "dropped": 100 - len(left)}
+
+
+def rare(numbers: Iterable[int], *gaps: int) -> list[Found]:
+    """Trades, and Gap records at a few places."""
+    return [(n, GAP if n in gaps else TRADE, record(n, "", GAP if n in gaps else TRADE)) for n in numbers]
+
+
+def test_in_single_records_only_what_lies_before_the_first_that_is_left_was_dropped() -> None:
+    """Whatever its kind: a Gap record in the middle that is not there was lost, though it is the first of its kind."""
+    journal = rare(range(1, 101), 50, 90)
+    left = [("records", *one) for one in journal if one[0] >= 10 and one[0] != 50]
+    outcome = outcome_of(journal, Copy(left, forms=("records",), dropping=True))
+    assert counts(outcome) == {"records": 90, "dropped": 9, "missing": 1}
+    assert outcome.ranges == {"missing": [[50, 50]]}
+
+
+@pytest.mark.parametrize("gaps", [(150,), (150, 190)])
+def test_in_batches_no_kind_is_dropped_further_than_the_oldest_group_that_is_left(gaps: tuple[int, ...]) -> None:
+    journal = rare(range(1, 2 * ROW + 1), *gaps)  # two groups
+    left = [("batches", *one) for one in journal if one[0] >= 10 and one[0] != 150]
+    outcome = outcome_of(journal, Copy(left, forms=("batches",), dropping=True))
+    assert counts(outcome) == {"records": 190, "dropped": 9, "missing": 1}
 
 
 def test_too_many_differences_are_counted_without_names() -> None:
