@@ -284,12 +284,14 @@ class Connector:
         In this order: a run killed between two of them leaves no time that nobody accounts for.
         """
         found = store.found
-        for cut in found.cut:
-            detail = f"{cut.segment.name} at {cut.offset}: {cut.bytes} bytes: {cut.what}"
-            self._record_gap(records.GapCause.DAMAGE, from_ns=found.last_recv_ns, detail=detail)
+        since_ns = found.lost_since_ns or found.last_recv_ns
+        # The store goes by this order: first the numbers, then the cuts (ssmd.journal.untold).
         if found.withheld is not None:
             detail = "records {} to {} are lost, and may be on a bus: their numbers are not given again"
-            self._record_gap(records.GapCause.DAMAGE, from_ns=found.last_recv_ns, detail=detail.format(*found.withheld))
+            self._record_gap(records.GapCause.DAMAGE, from_ns=since_ns, detail=detail.format(*found.withheld))
+        for cut in found.cut:
+            detail = f"{cut.segment.name} at {cut.offset}: {cut.bytes} bytes: {cut.what}"
+            self._record_gap(records.GapCause.DAMAGE, from_ns=since_ns, detail=detail)
         if not found.clean:
             self._log.warning(
                 "the last run did not end as asked: what came since is an outage", last_record=found.last_number
@@ -415,7 +417,8 @@ class Connector:
         """Looks after what cannot report by itself: the native flusher thread, and how all fares."""
         while not self._stop.wait(WATCH_EVERY_S):
             self.store.watch()
-            self._tell_loss()
+            if self._started:  # the first records of a run are those that tell what recovery found
+                self._tell_loss()
             self._tell_trouble()
 
     def _tell_loss(self) -> None:

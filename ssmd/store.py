@@ -29,12 +29,14 @@ from ssmd import records
 from ssmd.children import Child
 from ssmd.environment import Environment
 from ssmd.errors import DamageError, SsmdError, StorageError, UsageError
+from ssmd.journal import untold
 from ssmd.journal.files import replace_file
 from ssmd.journal.identity import IDENTITY, known_identity, make_identity
 from ssmd.journal.published import last_unproved
 from ssmd.journal.recorder import RING_NOTE
 from ssmd.journal.recover import Cut, Recovery, recover
 from ssmd.journal.salvage import salvage
+from ssmd.journal.untold import Untold
 from ssmd.metrics import Reading
 from ssmd.native import clock
 from ssmd.native.failure import InUseError, MissingError, StaleError
@@ -87,14 +89,14 @@ class Store:
         self._path = Path(str(environment.ring.path))
         self._root = journal_root(environment)
         _make_folders(self._root, self._path)
-        self._by_files = False  # records may be lost that somebody saw
+        self._untold = untold.load(self._root)  # what recoveries took, this one's included
         self.found = self._prepare()
         self._ring = Ring.open(self._path, environment.ring.size_bytes, role=Role.PRODUCER, create=False)
         self._note_ring()
         self.identity = make_identity(self._root)
         self._sweep()
         resume = self._ring.resume()
-        self._writer = Writer(self._ring, self._withhold(resume.last_number))
+        self._writer = Writer(self._ring, self._take_up(resume.last_number))
         self._last_connection = resume.max_connection
         self._plain_counts: Counter[str] = Counter()  # of all the plain normalizer's connections
         before = self._ring.status()
@@ -133,19 +135,49 @@ class Store:
             return self._without_ring(error)
         return Recovery(resume.last_number, resume.last_recv_ns, resume.max_connection, resume.clean)
 
-    def _withhold(self, last_number: int) -> int:
-        """The last number that is not given any more: beyond it nothing of what was lost can be on a bus."""
-        on_bus = last_unproved(self._root) if self._by_files else 0
-        if on_bus <= last_number:
-            return last_number
-        self.found = replace(self.found, withheld=(last_number + 1, on_bus))
-        self._log.error(
-            "records may be on the bus that the journal has lost: their numbers are not given again",
-            first=last_number + 1,
-            last=on_bus,
-            hint="transport.durable_only: true publishes nothing that the journal can lose",
-        )
-        return on_bus
+    # What a recovery took is noted before it is taken and until records on the disk tell it (ssmd.journal.untold): the
+    # ring that it makes looks to the next start like that of any run.
+
+    def _note_cut(self, cut: Cut) -> None:
+        self._untold = self._untold.with_cut(cut)
+        untold.save(self._root, self._untold)
+
+    def _note_lost(self, last_number: int, last_recv_ns: int, *, clean: bool) -> None:
+        """Before a ring is made from the files: what they are known to lack, and the numbers that are withheld."""
+        left = self._untold.left(last_number)
+        left = replace(left, last_recv_ns=left.last_recv_ns or last_recv_ns)
+        self._untold = _withheld(left, last_number, 0 if clean else last_unproved(self._root))
+        if self._untold:
+            untold.save(self._root, self._untold)
+
+    def _take_up(self, last_number: int) -> int:
+        """Sets numbers aside for the records that tell what was lost. The last number that is not given any more."""
+        known, left, start = self._untold, self._untold.left(last_number), last_number
+        if known.is_numbered:
+            start = max(last_number, known.first - 1)
+        elif known:
+            left = _withheld(left, last_number, 0)
+            start = left.withheld[1] if left.withheld else last_number
+            self._untold = left.numbered(start)
+            untold.save(self._root, self._untold)
+        if left.withheld:
+            self._log.error(
+                "records may be on the bus that the journal has lost: their numbers are not given again",
+                first=left.withheld[0],
+                last=left.withheld[1],
+                hint="transport.durable_only: true publishes nothing that the journal can lose",
+            )
+        if left:
+            self.found = replace(
+                self.found, cut=left.cuts, withheld=left.withheld, lost_since_ns=left.last_recv_ns, clean=False
+            )
+        return start
+
+    def _forget_told(self, durable_number: int) -> None:
+        """Removes the note once the records that tell it are on the disk."""
+        if self._untold and durable_number >= self._untold.last:
+            self._untold = Untold()
+            untold.remove(self._root)
 
     def _what_files_lack(self, ring: Ring) -> str:
         """Empty if the files hold all that the ring says they do.
@@ -174,8 +206,9 @@ class Store:
 
     def _from_files(self, known: Resume) -> Recovery:
         self._refuse_other_ring()
-        found = recover(self._root)
+        found = recover(self._root, before_cut=self._note_cut)
         for cut in found.cut:
+            self._untold = self._untold.with_cut(cut)
             self._log.error(
                 "damaged bytes were cut off",
                 segment=str(cut.segment),
@@ -185,16 +218,18 @@ class Store:
             )
         last_number = max(found.last_number, known.last_number)
         max_connection = max(found.max_connection, known.max_connection)
-        clean = found.clean and known.clean
-        self._by_files = self._by_files or not clean
+        clean = found.clean and known.clean and not self._untold.left(last_number)
         resume = Resume(last_number, max(found.last_recv_ns, known.last_recv_ns), max_connection, clean)
+        self._note_lost(last_number, resume.last_recv_ns, clean=clean)
         Ring.create(self._path, self._environment.ring.size_bytes, resume)
         return Recovery(last_number, resume.last_recv_ns, max_connection, clean, found.cut)
 
     def _rescue(self, resume: Resume, lacking: str) -> Recovery:
         """The files were cut behind our back. Nothing that the ring still holds is given up for that."""
         self._log.error("the files lack bytes that were written to them", reason=lacking)
-        cut = recover(self._root).cut or (Cut(self._root, 0, 0, lacking, None),)
+        cut = recover(self._root, before_cut=self._note_cut).cut or (Cut(self._root, 0, 0, lacking, None),)
+        for one in cut:
+            self._note_cut(one)
         self._empty_ring(forget_segment=True)
         again = self._from_files(replace(resume, clean=False))
         return replace(again, cut=(*cut, *again.cut))
@@ -206,6 +241,7 @@ class Store:
         kept.hardlink_to(self._path)
         lost = Cut(self._path, 0, kept.stat().st_size, str(error), kept)
         try:
+            self._note_cut(lost)
             found = self._from_files(Resume(clean=False))
         except SsmdError:
             kept.unlink()
@@ -214,7 +250,9 @@ class Store:
         self._log.error("the ring is damaged and set aside", reason=str(error), kept=str(kept), saved_records=saved)
         if saved:
             what = f"{lost.what}; its records up to {found.last_number} ({saved}) were taken back"
-            lost = replace(lost, what=what)
+            told = replace(lost, what=what)
+            self._untold = replace(self._untold, cuts=tuple(told if cut == lost else cut for cut in self._untold.cuts))
+            lost = told
         return replace(found, cut=(lost, *found.cut))
 
     def _salvaged(self, kept: Path, found: Recovery) -> tuple[Recovery, int]:
@@ -234,6 +272,7 @@ class Store:
             resume = ring.resume()
         if not saved:
             return found, 0
+        self._untold = replace(self._untold, last_recv_ns=resume.last_recv_ns)
         found = replace(
             found,
             last_number=resume.last_number,
@@ -352,6 +391,7 @@ class Store:
 
     def watch(self) -> None:
         """Raises StorageError when the flusher's thread has ended by itself."""
+        self._forget_told(self._ring.commit().durable_number)
         if self._thread is not None and self._thread.finished():
             raise StorageError(f"the flusher ended by itself: {self._thread.status().error or 'no error is known'}")
         if not self._untracked_told and self.counters()["untracked"]:
@@ -468,6 +508,8 @@ class Store:
         loss = self.loss()
         if loss is not None:
             self._log.error("files were taken away at the end of the run: the next one records that", reason=loss.what)
+        if done:
+            self._forget_told(self._ring.commit().durable_number)
         if done and loss is None:
             self._path.unlink(missing_ok=True)  # while we hold its lock: nobody can have begun to use it
         elif not done:
@@ -499,6 +541,12 @@ class Store:
             thread.request_stop(Stop.NOW)
             return False
         return thread.drained
+
+
+def _withheld(left: Untold, last_number: int, on_bus: int) -> Untold:
+    """`left` with the numbers that are not given any more: beyond them nothing of what was lost can be on a bus."""
+    on_bus = max(on_bus, left.withheld[1] if left.withheld else 0)
+    return replace(left, withheld=(last_number + 1, on_bus) if on_bus > last_number else None)
 
 
 def _stamp() -> tuple[int, int]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +20,7 @@ from ssmd.journal.identity import IDENTITY as IDENTITY_FILE
 from ssmd.journal.paths import OPEN, find
 from ssmd.journal.published import last_unproved
 from ssmd.journal.reader import Reader
+from ssmd.journal.untold import UNTOLD
 from ssmd.publisher import UNPROVED_RESERVE_RECORDS, Options, Publisher, cursor, move
 from ssmd.publisher.cursor import Cursor, Target
 from ssmd.store import Store
@@ -73,6 +77,72 @@ def record(journal: Journal) -> bytes:
     other = Journal(journal.root / "other")
     other.trade(1000)
     return other.data
+
+
+def begin_records(journal: Journal, opened: Store) -> None:
+    """The first records of a run, as the recorder makes them."""
+    folder = journal.root.parent.parent
+    environment = host.load(folder / "lost.yaml", [f"storage.path={folder / 'data'}", f"ring.path={folder / 'ring'}"])
+    connector = Connector(environment, host.secret_reader(environment), environment_arguments=())
+    connector._store = opened
+    connector._begin_records(opened)
+
+
+# A recorder that is killed once it has pushed so many records; -1: when the files are cut and no ring is made yet.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from ssmd import host, store
+from ssmd.connector import Connector
+folder, pushes = Path(sys.argv[1]), int(sys.argv[2])
+environment = host.load(folder / "lost.yaml", [f"storage.path={folder / 'data'}", f"ring.path={folder / 'ring'}"])
+class Killed(store.Ring):
+    @classmethod
+    def create(cls, *arguments):
+        os.kill(os.getpid(), signal.SIGKILL)
+if pushes < 0:
+    store.Ring = Killed
+opened = store.Store(environment)
+connector = Connector(environment, host.secret_reader(environment), environment_arguments=())
+connector._store = opened
+real, left = opened.push, [pushes]
+def push(data):
+    if left[0] == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    left[0] -= 1
+    return real(data)
+opened.push = push
+connector._begin_records(opened)
+"""
+
+
+def killed(journal: Journal, pushes: int) -> None:
+    folder = journal.root.parent.parent
+    (folder / "lost.yaml").write_text(ENVIRONMENT)
+    ended = subprocess.run([sys.executable, "-c", KILLED, str(folder), str(pushes)], capture_output=True, text=True)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+
+
+@pytest.mark.parametrize("lost_again", [False, True], ids=["the ring stays", "the ring is lost again"])
+@pytest.mark.parametrize("kills", [[-1], [0], [1], [2], [3], [-1, -1, 0, 0, 1, 1]], ids=str)
+def test_killed_before_it_is_told_what_was_lost_is_told_once(
+    journal: Journal, kills: list[int], lost_again: bool
+) -> None:
+    publisher(journal, FlakyBus(), durable_only=False)
+    for pushes in kills:
+        killed(journal, pushes)
+        if lost_again:
+            (journal.root.parent.parent / "ring").unlink(missing_ok=True)
+    for opened in store(journal):
+        begin_records(journal, opened)
+    found = [record.json() for record in Reader(find([journal.root])) if record.kind == "gap"]
+    details = [gap["detail"] for gap in found if gap["cause"] == "damage"]
+    assert sum("records 4 to 6 are lost" in detail for detail in details) == 1
+    assert sum("no checkpoint proves what follows" in detail for detail in details if "-000000000001" in detail) == 1
+    assert min(gap["number"] for gap in found) == 7
+    assert not (journal.root / UNTOLD).exists()
+    for opened in store(journal):
+        assert (opened.found.cut, opened.found.withheld) == ((), None)
 
 
 @pytest.mark.parametrize("clean", [True, False])
@@ -140,15 +210,9 @@ def test_a_cursor_that_cannot_be_read_holds_nothing_back(tmp_path: Path, text: s
 
 def test_a_gap_record_names_the_numbers_that_are_held_back(journal: Journal) -> None:
     publisher(journal, FlakyBus(), durable_only=False)
-    folder = journal.root.parent.parent
     for opened in store(journal):
-        environment = host.load(
-            folder / "lost.yaml", [f"storage.path={folder / 'data'}", f"ring.path={folder / 'ring'}"]
-        )
-        connector = Connector(environment, host.secret_reader(environment), environment_arguments=())
-        connector._store = opened
-        connector._begin_records(opened)
+        begin_records(journal, opened)
     found = [record.json() for record in Reader(find([journal.root])) if record.kind == "gap"]
-    assert [gap["cause"] for gap in found] == ["damage", "damage", "outage"]  # what was cut off, these, the time
+    assert [gap["cause"] for gap in found] == ["damage", "damage", "outage"]  # these, what was cut off, the time
     assert [gap["number"] for gap in found] == [7, 8, 9]
-    assert "records 4 to 6 are lost, and may be on a bus: their numbers are not given again" in found[1]["detail"]
+    assert "records 4 to 6 are lost, and may be on a bus: their numbers are not given again" in found[0]["detail"]

@@ -60,12 +60,20 @@ class Recovery:
     clean: bool = True  # the last record says that a run stopped as asked, and nothing was cut
     cut: tuple[Cut, ...] = ()
     withheld: tuple[int, int] | None = None  # numbers that are not given, for they are on a bus with lost records
+    lost_since_ns: int = 0  # receive time of the last record before what is cut and withheld, 0: `last_recv_ns`
 
 
-def recover(root: Path, *, step: Callable[[str], None] = lambda name: None) -> Recovery:
+def recover(
+    root: Path,
+    *,
+    step: Callable[[str], None] = lambda name: None,
+    before_cut: Callable[[Cut], None] = lambda cut: None,
+) -> Recovery:
     """Seals what a crash left open in the journal at `root` (a feed's folder) and says where to go on.
 
     Running it again changes nothing. `step` is called before each change to the disk with its name (tests stop there).
+    `before_cut` is called before bytes leave the journal: no later run finds them. After a crash it may be called with
+    the same once more.
     InUseError while a flusher is alive on it, whatever its ring; StorageError when the disk refuses.
     """
     if not root.is_dir():
@@ -75,7 +83,7 @@ def recover(root: Path, *, step: Callable[[str], None] = lambda name: None) -> R
         with journal_lock(root):
             for segment in find([root]):
                 if segment.state == State.OPEN:
-                    cut += _seal(segment, step)
+                    cut += _seal(segment, step, before_cut)
     except OSError as error:
         raise StorageError(f"{root}: cannot be recovered: {error}", hint="free space or mend the disk first") from error
     mark, damaged = _last_mark(find([root], must_exist=False))
@@ -140,17 +148,21 @@ def _scan(segment: Segment) -> _End:
 # ---- sealing an open segment -----------------------------------------------------------------------------------
 
 
-def _seal(segment: Segment, step: Callable[[str], None]) -> list[Cut]:
+def _seal(segment: Segment, step: Callable[[str], None], before_cut: Callable[[Cut], None]) -> list[Cut]:
     end = _scan(segment)
     good = end.good
     if good.offset == 0:
-        return _set_aside(segment, end, step)
-    kept = None
+        return _set_aside(segment, end, step, before_cut)
+    sealed = segment.beside(SEALED)
+    cut: list[Cut] = []
     with segment.path.open("r+b") as file:
         file.seek(good.offset)
         tail = file.read()
         if tail and (end.final or not final_checkpoint(good).startswith(tail)):
             kept = _keep(segment, tail, step)
+            what = end.what or "no checkpoint proves what follows"
+            cut.append(Cut(sealed, good.offset, len(tail), what, kept))
+            before_cut(cut[0])
         if tail:
             step("truncate")
             file.truncate(good.offset)
@@ -163,16 +175,15 @@ def _seal(segment: Segment, step: Callable[[str], None]) -> list[Cut]:
             file.write(final_checkpoint(good))
             file.flush()
             os.fsync(file.fileno())
-    sealed = segment.beside(SEALED)
     step("rename")
     segment.path.rename(sealed)
     sync_folder(sealed.parent)
-    if kept is None:
-        return []
-    return [Cut(sealed, good.offset, len(tail), end.what or "no checkpoint proves what follows", kept)]
+    return cut
 
 
-def _set_aside(segment: Segment, end: _End, step: Callable[[str], None]) -> list[Cut]:
+def _set_aside(
+    segment: Segment, end: _End, step: Callable[[str], None], before_cut: Callable[[Cut], None]
+) -> list[Cut]:
     """Nothing in it is good: the file as a whole leaves the journal."""
     if end.size_bytes == 0:
         step("remove")
@@ -180,10 +191,12 @@ def _set_aside(segment: Segment, end: _End, step: Callable[[str], None]) -> list
         sync_folder(segment.path.parent)
         return []
     kept = _free_name(segment)
+    cut = Cut(segment.path, 0, end.size_bytes, end.what or "it has no checkpoint", kept)
+    before_cut(cut)
     step("rename")
     segment.path.rename(kept)
     sync_folder(kept.parent)
-    return [Cut(segment.path, 0, end.size_bytes, end.what or "it has no checkpoint", kept)]
+    return [cut]
 
 
 def _keep(segment: Segment, tail: bytes, step: Callable[[str], None]) -> Path:
