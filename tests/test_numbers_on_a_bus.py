@@ -16,6 +16,7 @@ from journal_writer import Journal
 
 from ssmd import host
 from ssmd.connector import Connector
+from ssmd.errors import UsageError
 from ssmd.journal.identity import IDENTITY as IDENTITY_FILE
 from ssmd.journal.paths import OPEN, find
 from ssmd.journal.published import last_unproved
@@ -162,6 +163,39 @@ def test_numbers_that_were_published_unproved_are_not_given_to_other_records(jou
     assert [message_id for message_id, _ in new] == [f"{IDENTITY}:{last + 1}"]
     if not clean:
         assert f"to {last} are gone from the journal" in str(again.report().trouble)
+
+
+@pytest.mark.parametrize("clean", [True, False])
+@pytest.mark.parametrize("recorded", [True, False])
+def test_publishing_only_what_is_proved_from_now_on_is_no_reason_to_refuse_what_was_lost(
+    journal: Journal, clean: bool, recorded: bool
+) -> None:
+    """The hint of the log is followed while the recorder is up again, with and without a record of its own."""
+    bus = FlakyBus()
+    publisher(journal, bus, durable_only=False, killed=not clean)
+    for opened in store(journal):
+        assert opened.found.withheld is not None
+        last = opened.push(record(journal)) if recorded else 0
+        bus.forget_ids()
+        if not recorded:
+            publisher(journal, bus, durable_only=True)
+    if recorded:
+        publisher(journal, bus, durable_only=True)
+        assert bus.messages()[-1].message_id == f"{IDENTITY}:{last}"
+
+
+@pytest.mark.parametrize("durable_only", [True, False])
+def test_a_backup_of_a_run_that_ended_as_asked_is_refused_also_where_numbers_were_sent_unproved(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, durable_only: bool
+) -> None:
+    """It lost nothing with a ring, so its recorder would give the numbers again."""
+    monkeypatch.setattr("ssmd.publisher.CATCH_UP_S", 0.0)
+    journal.event("stopped")
+    journal.checkpoint()
+    journal.write(OPEN)
+    cursor.save(journal.root, TARGET, Cursor(20, 20, 20, 20))
+    with pytest.raises(UsageError, match=r"the journal .* ends at 7: it is older than the cursor"):
+        publisher(journal, FlakyBus(), durable_only=durable_only)
 
 
 def test_what_is_published_only_when_it_is_proved_costs_no_numbers(journal: Journal) -> None:

@@ -108,7 +108,7 @@ class Publisher:
         self._end = JournalEnd(root, ring, durable_only=options.durable_only)
         found = cursors.load(root, target)
         if found is not None:
-            refuse_ahead(found, self._end, root, patience_s=0.0 if options.durable_only else CATCH_UP_S)
+            refuse_ahead(found, self._end, root, patience_s=CATCH_UP_S)
         self._saved = found or Cursor()
         self._saved_at_s = 0.0
         self._number = self._planned = self._saved.number
@@ -371,8 +371,7 @@ class Publisher:
         """At the first look: refuses a bus that has other records under the numbers of this journal."""
         if self._met or newest.number <= self._number:
             return
-        unproved = 0 if self._options.durable_only else self._saved.unproved
-        meeting.refuse_other_content(newest, self._root, self._target.journal, unproved=unproved)
+        meeting.refuse_other_content(newest, self._root, self._target.journal, unproved=self._saved.unproved)
         self._sent = max(self._sent, newest.number)
 
     def _is_young(self) -> bool:

@@ -152,9 +152,16 @@ class End:
 
 
 def refuse_ahead(cursor: Cursor, end: JournalEnd, root: Path, *, patience_s: float = 0.0) -> None:
-    """UsageError when the cursor is ahead of the journal: its numbers would be given to other records."""
-    deadline = time.monotonic() + patience_s
+    """UsageError when the cursor is ahead of the journal: its numbers would be given to other records.
+
+    Numbers up to `unproved` are not: they may have been lost with a ring, and the recorder goes on behind them, unless
+    the run before ended as asked, and so lost nothing. `patience_s`: for the recorder to write them after all.
+    """
+    lost = cursor.number <= cursor.unproved
+    deadline = time.monotonic() + (patience_s if lost else 0.0)
     while cursor.number > (last := max(end.number(), end.in_files())):
+        if lost and not _stopped(root, last):
+            return
         if time.monotonic() >= deadline:
             raise UsageError(
                 f"{cursors.path_of(root)}: records up to {cursor.number} were published, but the journal {root} ends "
@@ -163,6 +170,16 @@ def refuse_ahead(cursor: Cursor, end: JournalEnd, root: Path, *, patience_s: flo
                 hint=OTHER_CONTENT,
             )
         time.sleep(0.1)
+
+
+def _stopped(root: Path, number: int) -> bool:
+    """Whether a run ended as asked with this record, the last one of the journal."""
+    follower = Follower([root], start=Start.number(number))
+    try:
+        last = next((r for r in follower.step() if r.kind != "checkpoint"), None)
+        return last is not None and last.kind == "connection" and last.json()["what"] == "stopped"
+    finally:
+        follower.close()
 
 
 class Newest:
