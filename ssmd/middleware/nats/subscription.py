@@ -176,7 +176,11 @@ class StreamSubscription(Reading):
         self._look_for_hole(await stream_facts(client, self._stream))
         self._holding = False
         held, self._held = self._held, []
-        self._accept(held)
+        try:
+            self._accept(held)
+        except (ValueError, IndexError) as error:
+            self._refuse(error)
+            return SILENT
         while self._outstanding > 0 and self._status == COMPLETE:
             before = self._outstanding
             try:
@@ -189,12 +193,18 @@ class StreamSubscription(Reading):
         return self._status
 
     def _take(self, run: list[Raw]) -> None:
+        if self._status == SILENT:
+            return  # behind what is no message of a stream: it must not be taken for what follows, and comes again
         try:
             self._take_run(run)
-        except (ValueError, IndexError) as error:  # what comes behind it must not be taken for what follows
-            self._queue.trouble(UnavailableError("the bus sent what is no message of a stream", evidence=repr(error)))
-            self._status = SILENT
-            self._answered.set()
+        except (ValueError, IndexError) as error:
+            self._refuse(error)
+
+    def _refuse(self, error: Exception) -> None:
+        """The bus sent what is no message of a stream: a new consumer begins behind the last that was one."""
+        self._queue.trouble(UnavailableError("the bus sent what is no message of a stream", evidence=repr(error)))
+        self._status = SILENT
+        self._answered.set()
 
     def _take_run(self, run: list[Raw]) -> None:
         """Messages of the stream, or the end of a pull request."""
@@ -212,9 +222,23 @@ class StreamSubscription(Reading):
             self._accept(messages)
 
     def _accept(self, messages: list[Raw]) -> None:
-        """Messages of the stream, in their turn."""
+        """Messages of the stream, in their turn. ValueError, IndexError: one is none; those before it are given."""
         taken: list[Delivery | LaggedError] = []
-        places = []
+        places: list[int] = []
+        try:
+            self._sort_out(messages, taken, places)
+            if messages:
+                self._behind = behind(messages[-1][1])
+        finally:  # the position has moved past them
+            self._came += len(places)
+            if self._durable is not None:
+                with self._lock:
+                    self._unacked.update(places)
+            if taken:
+                self._queue.put(taken)
+
+    def _sort_out(self, messages: list[Raw], taken: list[Delivery | LaggedError], places: list[int]) -> None:
+        """What is to be given of them, and its places."""
         for raw in messages:
             sequence, time_ns = place_of(raw[1])
             position = self._position
@@ -223,6 +247,7 @@ class StreamSubscription(Reading):
                 continue
             if sequence < self._least or time_ns < self._from_ns:
                 continue
+            delivery = delivery_of(raw, sequence, time_ns)
             self._from_ns = 0
             if self._whole and position is not None and sequence > position + 1:
                 taken.append(self._lagged(sequence - position - 1, position, sequence))
@@ -230,15 +255,7 @@ class StreamSubscription(Reading):
             self._last_ns = time_ns
             self._came_bytes += len(raw[3])
             places.append(sequence)
-            taken.append(delivery_of(raw, sequence, time_ns))
-        if messages:
-            self._behind = behind(messages[-1][1])
-        self._came += len(places)
-        if self._durable is not None:
-            with self._lock:
-                self._unacked.update(places)
-        if taken:
-            self._queue.put(taken)
+            taken.append(delivery)
 
     def _again(self, sequence: int, reply: str) -> None:
         """A message that came before: the bus lost its acknowledgement, if there was one."""
