@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ssmd.errors import UnavailableError
+from ssmd.errors import LaggedError, UnavailableError
 from ssmd.middleware.interfaces import Start
 from ssmd.middleware.nats import subscription as module
 from ssmd.middleware.nats.parser import Raw
@@ -36,6 +36,7 @@ class Bus:
         self.late = late  # the answer comes when the stream was looked at, else before
         self.begun_at: list[int] = []  # first places that consumers were made for
         self.client = self
+        self.first, self.last = 1, 9  # places that the stream has
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "RETRY_S", 0.001)
@@ -66,7 +67,7 @@ class Bus:
 
     async def facts(self, client: Any, name: str) -> StreamFacts:
         config = {"name": name, "subjects": ["md.>"]}
-        state = {"messages": 9, "bytes": 900, "first_seq": 1, "last_seq": 9}
+        state = {"messages": 9, "bytes": 900, "first_seq": self.first, "last_seq": self.last}
         return facts_of({"config": config, "state": state, "created": "2026-11-22T12:00:00Z"})
 
     async def make(self, client: Any, stream: str, config: dict[str, Any]) -> str:
@@ -91,9 +92,9 @@ class Bus:
         await asyncio.wait_for(awaitable, 5.0)
 
 
-async def first_given(bus: Bus, count: int) -> list[int]:
+async def first_given(bus: Bus, count: int, pattern: str = "md.>") -> list[int]:
     """Places of what the subscription gives, until it gave so many or ended."""
-    subscription = StreamSubscription(bus, "SSMD", "md.>", Start.beginning(), None, 100)  # type: ignore[arg-type]
+    subscription = StreamSubscription(bus, "SSMD", pattern, Start.beginning(), None, 100)  # type: ignore[arg-type]
     await subscription.begin()
     given: list[int] = []
     for _ in range(500):
@@ -122,3 +123,26 @@ def test_good_messages_before_garbage_are_given_and_what_follows_comes_again(
     bus.install(monkeypatch)
     assert asyncio.run(first_given(bus, 4)) == [1, 2, 3, 4]
     assert bus.begun_at == [1, 3]
+
+
+def test_what_came_when_a_request_had_ended_and_was_removed_unread_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a pattern that is not all of the stream: what the request had not waited for was not seen by it."""
+
+    class Busy(Bus):
+        requests = 0
+
+        async def ask(self, *given: Any) -> None:
+            self.requests += 1
+            if self.requests > 1:  # meanwhile the limits of the stream removed what came
+                self.first, self.last = 21, 25
+
+        async def facts(self, client: Any, name: str) -> StreamFacts:
+            facts = await super().facts(client, name)
+            if self.requests == 1:
+                self.last = 20
+            return facts
+
+    bus = Busy([[(b"inbox", b"", b"NATS/1.0 408 Request Timeout\r\n\r\n", b"")]], late=True)
+    bus.install(monkeypatch)
+    with pytest.raises(LaggedError, match="between 9 and 21"):
+        asyncio.run(first_given(bus, 1, "md.trade.*"))

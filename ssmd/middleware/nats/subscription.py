@@ -75,6 +75,7 @@ class StreamSubscription(Reading):
         self._answered = asyncio.Event()
         self._outstanding = 0
         self._status = COMPLETE
+        self._looked_at = 0  # last place of the stream while a request waited
         self._holding = False
         self._held: list[Raw] = []
         self._behind = 0  # messages of ours that the stream had behind the last one that came
@@ -132,16 +133,14 @@ class StreamSubscription(Reading):
         """Asks for messages as long as there is room for them; returns when connection or consumer are gone."""
         inbox = client.new_inbox()
         tapped = await client.tap(inbox, self._take)
-        caught_up = False
         try:
             while self._connection.client is client and not self.ended:
-                if caught_up:
-                    self._seen = max(self._seen or 0, (await stream_facts(client, self._stream)).last)
                 await self._until_room()
                 status = await self._ask(client, inbox, self._wanted_messages())
                 if status not in FINE:
                     return
-                caught_up = status != COMPLETE and not self._behind
+                if status != COMPLETE and not self._behind:  # what came since may be ours, and was not seen
+                    self._seen = max(self._seen or 0, self._looked_at)
         finally:
             self._held.clear()
             if self._connection.client is client:
@@ -173,7 +172,10 @@ class StreamSubscription(Reading):
         self._answered.clear()
         self._holding = True
         await consumers.ask(client, self._stream, self._consumer or "", inbox, messages, PULL_EXPIRES_S)
-        self._look_for_hole(await stream_facts(client, self._stream))
+        facts = await stream_facts(client, self._stream)
+        if self._status == COMPLETE:  # the request still waits: what is ours up to there it gives
+            self._looked_at = facts.last
+        self._look_for_hole(facts)
         self._holding = False
         held, self._held = self._held, []
         try:
