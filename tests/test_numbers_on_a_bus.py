@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -54,10 +54,17 @@ def journal(tmp_path: Path) -> Journal:
     return made
 
 
-def publisher(journal: Journal, bus: FlakyBus, *, durable_only: bool, killed: bool = False) -> Publisher:
+def publisher(
+    journal: Journal,
+    bus: FlakyBus,
+    *,
+    durable_only: bool,
+    killed: bool = False,
+    log: Callable[..., None] = lambda *_, **__: None,
+) -> Publisher:
     """All is published. `killed`: before the cursor file says more than what may have been sent."""
     options = Options("md", durable_only=durable_only)
-    made = Publisher(journal.root, bus, TARGET, options, scan_idle_s=0.0)
+    made = Publisher(journal.root, bus, TARGET, options, scan_idle_s=0.0, log=log)
     for second in range(100):
         if made.step(0.0 if killed else 10.0 * second) > 0:
             return made
@@ -161,8 +168,33 @@ def test_numbers_that_were_published_unproved_are_not_given_to_other_records(jou
     again = publisher(journal, bus, durable_only=False)
     new = [(message.message_id, message.payload) for message in bus.messages()][len(on_bus) :]
     assert [message_id for message_id, _ in new] == [f"{IDENTITY}:{last + 1}"]
-    if not clean:
-        assert f"to {last} are gone from the journal" in str(again.report().trouble)
+    assert again.report().trouble is None
+    assert again.report().counters["missed"] == 0
+
+
+def test_numbers_that_are_left_out_are_told_once_and_are_no_trouble(journal: Journal) -> None:
+    bus = FlakyBus()
+    publisher(journal, bus, durable_only=False, killed=True)
+    for opened in store(journal):
+        opened.push(record(journal))
+    told: list[tuple[str, dict[str, object]]] = []
+    made = publisher(journal, bus, durable_only=False, log=lambda event, **fields: told.append((event, fields)))
+    assert made.report().trouble is None
+    assert [fields for event, fields in told if "numbers that no record has" in event] == [
+        {"first": 4, "last": 6 + UNPROVED_RESERVE_RECORDS}
+    ]
+
+
+def test_what_retention_took_is_told_also_where_numbers_were_sent_unproved(journal: Journal) -> None:
+    journal.seal()
+    for segment in journal.root.rglob("*.capnp*"):
+        segment.unlink()
+    journal.trade(7)
+    journal.seal()
+    cursor.save(journal.root, TARGET, Cursor(0, 20, 0, 20))
+    made = publisher(journal, FlakyBus(), durable_only=False)
+    assert made.report().counters["missed"] == 6
+    assert "1 to 6 are gone from the journal" in str(made.report().trouble)
 
 
 @pytest.mark.parametrize("clean", [True, False])

@@ -123,7 +123,14 @@ class Publisher:
         self._ready = False  # the bus was asked since the last failure
         self._tried = False  # the bus has answered, or could not be reached
         self._planner = Planner(target.journal, options.prefix, mode=options.mode, batch_records=options.batch_records)
-        self._incoming = Incoming(root, self._number, log, proved_only=options.durable_only, anywhere=found is None)
+        self._incoming = Incoming(
+            root,
+            self._number,
+            log,
+            proved_only=options.durable_only,
+            anywhere=found is None,
+            unproved=self._saved.unproved,
+        )
         self._pieces: Iterator[Work] = iter(())
         self._work = Work(covers=self._number)
         self._oldest_ns = 0  # receive time of the first record that waits, 0 = none does

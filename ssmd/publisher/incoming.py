@@ -1,7 +1,8 @@
 """What a publisher has to publish: the groups of the journal behind a number, in order, and the holes between them.
 
 A hole is numbers that the journal does not have (any more): their segments were removed before they could be published
-(retention), or their bytes are damaged. Each is told and counted when its successor is taken.
+(retention), or their bytes are damaged. Each is told and counted when its successor is taken. Numbers that the recorder
+has withheld (decision 0017) are told, and are no records that miss.
 
 Not for: messages (`plan`), the bus, the cursor.
 """
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ssmd.journal.follow import Follower
+from ssmd.journal.paths import find
 from ssmd.journal.reader import Batch
 from ssmd.middleware.interfaces import Start
 
@@ -28,12 +30,18 @@ class _Read(NamedTuple):
 
 
 class Incoming:
-    """Of the journal at `root`. `anywhere`: it may begin at any number, what is before that is not asked for."""
+    """Of the journal at `root`. `anywhere`: it may begin at any number, what is before that is not asked for.
 
-    def __init__(self, root: Path, number: int, log: Log, *, proved_only: bool, anywhere: bool) -> None:
+    Numbers up to `unproved` may have been lost with a ring, and are given to no others then.
+    """
+
+    def __init__(
+        self, root: Path, number: int, log: Log, *, proved_only: bool, anywhere: bool, unproved: int = 0
+    ) -> None:
         self.missed = 0  # records, so far
         self.trouble: str | None = None  # the last hole
         self._root, self._log, self._proved_only, self._anywhere = root, log, proved_only, anywhere
+        self._unproved = unproved
         self._read: deque[_Read] = deque()
         self._damage_told = 0
         self._follower = self._from(number)
@@ -69,8 +77,21 @@ class Incoming:
             after = max(damaged_from - 1, 0) if damaged_from else batch.before
             self._anywhere = False
         if batch.before > after:
-            self._tell_hole(after + 1, batch.before, damaged=bool(damaged_from))
+            withheld = after if damaged_from else self._withheld(after, batch.before)
+            if withheld > after:
+                self._log(
+                    "numbers that no record has: what was sent under them was lost with the ring before it was proved",
+                    first=after + 1,
+                    last=withheld,
+                )
+            if batch.before > withheld:
+                self._tell_hole(withheld + 1, batch.before, damaged=bool(damaged_from))
         return batch, max(after, batch.before)
+
+    def _withheld(self, after: int, last: int) -> int:
+        """Up to where the recorder has left out the numbers behind `after`; retention takes a journal's beginning."""
+        known = last == self._unproved or any(s.first_number <= after for s in find([self._root], must_exist=False))
+        return max(after, min(last, self._unproved)) if known else after
 
     def _tell_hole(self, first: int, last: int, *, damaged: bool) -> None:
         missed = last - first + 1
