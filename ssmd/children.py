@@ -1,9 +1,10 @@
 """Helper processes of `ssmd run`: started, watched, restarted, ended.
 
-A child that dies is started again after a back-off that doubles up to 30 s. A child that dies with a
-usage error (exit 2) before it ever worked is not: its message is the user's. Children die with their
-parent (PR_SET_PDEATHSIG), so a killed connector leaves no orphan behind. Their output lines pass into
-our log.
+A child that dies is started again after a back-off that doubles up to 30 s. One that the recording needs
+(`needed`) and that dies with a usage error (exit 2) before it ever worked is not: its message is the user's.
+Any other may refuse what it finds for as long as that is there: `refusal` has its words, the recording goes on.
+Children die with their parent (PR_SET_PDEATHSIG), so a killed connector leaves no orphan behind. Their output
+lines pass into our log.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from ssmd.errors import UsageError
 
 MAX_BACKOFF_S = 30.0
 STEADY_S = 30.0  # a child that lived this long starts its back-off anew
+WORKS_AFTER_S = 10.0  # a child that refuses does so before
 _PR_SET_PDEATHSIG = 1
 
 
@@ -55,6 +57,7 @@ class ChildSpec:
     drain_last: bool = False  # ends only after the ring is drained: it works on what others leave
     asks_for_signals: bool = False  # it blocks SIGTERM and asks for it: one that comes while it starts must wait too
     variables: Mapping[str, str] | None = None  # its environment variables; None = ours
+    needed: bool = False  # nothing can be recorded without it: that it refuses to start ends the run
 
 
 class Child:
@@ -63,6 +66,8 @@ class Child:
     def __init__(self, spec: ChildSpec, log: Callable[..., None]) -> None:
         self.spec = spec
         self.restarts = 0
+        self._refusal = ""  # what the last process said, if that ended with a usage error
+        self._started_s = 0.0  # the last process, time.monotonic()
         self._last_lines: deque[str] = deque(maxlen=10)  # of the last process
         self._log = log
         self._process: subprocess.Popen[str] | None = None
@@ -78,22 +83,29 @@ class Child:
         return self._process.poll() if self._process is not None else None
 
     @property
+    def refusal(self) -> str:
+        """Why it does not work, in its words; empty again once a process after that one seems to work."""
+        works = self.alive and time.monotonic() - self._started_s > WORKS_AFTER_S
+        return "" if works else self._refusal
+
+    @property
     def pid(self) -> int | None:
         return self._process.pid if self._process is not None else None
 
     def run(self) -> None:
         backoff_s = 0.5
         while not self._stopping.is_set():
-            started = time.monotonic()
+            started = self._started_s = time.monotonic()
             self._start()
             self._pass_lines()
             code = self._process_end()
             if self._stopping.is_set():
                 return
             lived_s = time.monotonic() - started
-            if code == 2 and lived_s < STEADY_S and self.restarts == 0:
-                said = "\n".join(self._last_lines) or "it said nothing"
+            said = "\n".join(self._last_lines) or "it said nothing"
+            if code == 2 and self.spec.needed and lived_s < STEADY_S and self.restarts == 0:
                 raise UsageError(f"the helper process {self.spec.name} cannot run: {said}")
+            self._refusal = self._words() if code == 2 else ""
             if lived_s >= STEADY_S:
                 backoff_s = 0.5
             self.restarts += 1
@@ -107,6 +119,10 @@ class Child:
             )
             self._stopping.wait(backoff_s)
             backoff_s = min(backoff_s * 2, MAX_BACKOFF_S)
+
+    def _words(self) -> str:
+        """What the last process said that is no log line and no report: an error and its hint."""
+        return " ".join(line.strip() for line in self._last_lines if line.strip() and not line.startswith("{"))
 
     def terminate(self) -> None:
         """Asks the child to end; `run` returns once it has."""

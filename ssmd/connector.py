@@ -193,7 +193,9 @@ class Connector:
         if simulator is not None:
             arguments = simulator_arguments(simulator)
             self._add_child(
-                ChildSpec("simulator", arguments, on_line=self._simulator_said, variables=self._variables())
+                ChildSpec(
+                    "simulator", arguments, on_line=self._simulator_said, variables=self._variables(), needed=True
+                )
             )
             self._await_simulator()
 
@@ -221,6 +223,7 @@ class Connector:
                 drain_last=True,
                 asks_for_signals=True,
                 variables=self._variables(middleware=name != "flusher"),
+                needed=name == "flusher",
             )
         )
 
@@ -533,7 +536,11 @@ class Connector:
 
     def _check_helpers(self) -> str | None:
         for child in self._children:
-            if not child.alive and not self._stop.is_set():
+            if self._stop.is_set():
+                return None
+            if child.refusal:
+                return f"{child.spec.name} refuses to work (tried {child.restarts} times): {child.refusal}"
+            if not child.alive:
                 return (
                     f"{child.spec.name} is not running (exit code {child.exit_code}, restarted {child.restarts} times)"
                 )
