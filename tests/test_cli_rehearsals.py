@@ -157,3 +157,27 @@ def test_the_folder_goes_when_the_run_never_began(tmp_path: Path, temporary: Pat
     with pytest.raises(UsageError), staged(asked):
         raise UsageError("the port is in use")
     assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["journal.id", "archiver.cursor", ".ring", "recovered.json"])
+def test_a_folder_with_the_notes_of_a_journal_is_refused_before_its_first_segment(tmp_path: Path, name: str) -> None:
+    root = tmp_path / "real" / "kalshi"
+    root.mkdir(parents=True)
+    (root / name).write_text("precious")
+    asked = run.parser().parse_args(["-e", file(tmp_path, ""), "--rehearse", "--data", str(tmp_path / "real")])
+    with pytest.raises(UsageError, match="there is a journal here already"), staged(asked):
+        pass
+    assert (root / name).read_text() == "precious"
+
+
+def test_a_ring_that_is_there_already_is_refused(tmp_path: Path) -> None:
+    """Its records may be those of a real journal that has no segment yet."""
+    ring = tmp_path / "ring"
+    ring.write_bytes(b"precious")
+    arguments = ["--rehearse", "--data", str(tmp_path / "own"), "--set", f"ring.path={ring}"]
+    with (
+        pytest.raises(UsageError, match="holds records already"),
+        staged(run.parser().parse_args(["-e", file(tmp_path, ""), *arguments])),
+    ):
+        pass
+    assert ring.read_bytes() == b"precious"

@@ -19,7 +19,10 @@ from pathlib import Path
 from ssmd.cli import options
 from ssmd.environment import REHEARSED, Environment
 from ssmd.errors import EXIT_INCOMPLETE, EXIT_OK, UsageError
+from ssmd.journal.identity import IDENTITY
 from ssmd.journal.paths import feed_root, find
+from ssmd.journal.recorder import RING_NOTE
+from ssmd.journal.untold import UNTOLD
 from ssmd.status import Snapshot
 
 NOTE = """This folder belongs to a rehearsal of ssmd (environment {name}), which removes it when it ends.
@@ -92,10 +95,18 @@ def _sets(asked: argparse.Namespace, section: str) -> bool:
 
 def _refuse_journal(environment: Environment) -> None:
     root = feed_root(environment.storage.path, environment.feed)
-    if find([root], must_exist=False):
+    notes = (IDENTITY, RING_NOTE, UNTOLD)  # a journal whose records all wait in its ring has no segment yet
+    noted = any((root / name).exists() for name in notes) or any(root.glob("*.cursor"))
+    if noted or find([root], must_exist=False):
         raise UsageError(
             f"{root}: there is a journal here already, and a rehearsal begins with an empty one",
             hint="Give it a folder of its own with --data DIR, or none: it then makes one, and removes it.",
+        )
+    ring = Path(str(environment.ring.path))
+    if ring.exists():
+        raise UsageError(
+            f"ring.path: {ring} holds records already, and a rehearsal begins with an empty ring",
+            hint="Give it another with --set ring.path=FILE, or another folder with --data DIR.",
         )
 
 

@@ -224,7 +224,7 @@ class Client:
             gevent.spawn(self._watched, self._send_forever, socket),
         ]
         try:
-            self._steps = Steps(opened_ns, time.monotonic_ns())
+            self._steps = Steps(self._recorder.now_ns(), time.monotonic_ns())  # both now: much happened since it opened
             self._perform(lambda session: session.opened(opened_ns))
             self._loss = self._read(reader, wire)
         except Exception as error:  # a fault of ours on one socket must not end the recording on it
